@@ -3,7 +3,8 @@
 // All take borrowed tensors of the same graph, append one node (some append a few) and return it, or
 // NULL after recording an error in the graph (graph.h). "..." stands for any leading dims. Unless a
 // line says otherwise tensors are F32, the result is contiguous, and every float input has a gradient.
-// An input that must be contiguous and is not is copied first, silently.
+// An input that must be contiguous and is not is copied first, silently. A node's in[] are the builder's
+// tensor arguments in order.
 //
 // Ops whose name ends in _dx, _dw, _dp, _back are appended by the gradient rules; models do not call
 // them, tests do.
@@ -19,6 +20,9 @@ typedef enum UnaryKind {
     UNARY_COUNT,
 } UnaryKind;
 const char *op_unary_name(UnaryKind kind);
+
+// Floating point operations of one run of t (a multiply-add is 2); one per element where arithmetic is free.
+double op_flops(const Tensor *t);
 
 // ---- Views: no kernel, no memory ---------------------------------------------------------------
 
