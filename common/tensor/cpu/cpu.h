@@ -30,7 +30,7 @@ static inline CpuDevice *cpu_device(Backend *be) { return be->self; }
 // it. Tests use it to check every build against the others.
 const SimdTable *cpu_simd_table(const char *isa);
 
-#define OP(name, inputs_min, inputs_max, flags) extern const Kernel cpu_kernel_##name;
+#define OP(name, inputs_min, inputs_max, flags) extern const Kernel cpu_kernel_##name __attribute__((weak)); // weak until all exist
 #include "common/tensor/op.def"
 #undef OP
 

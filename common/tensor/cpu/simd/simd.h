@@ -29,6 +29,11 @@
 #define SIMD_TEXT_(a) #a
 #define SIMD_TEXT(a) SIMD_TEXT_(a)
 
+// What this instruction set's files define: simd.def.
+#define SIMD_FN(ret, name, ...) ret SIMD(name)(__VA_ARGS__);
+#include "common/tensor/cpu/simd/simd.def"
+#undef SIMD_FN
+
 #if defined __AVX512F__
 enum { VLEN = 16 };
 #elif defined __AVX2__
