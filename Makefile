@@ -1,0 +1,159 @@
+# The one Makefile. `make help` lists the targets. Sources are found by folder: a new file needs no edit.
+
+BACKEND ?= cpu#        cpu | cuda
+MODE    ?= release#    release | debug | asan (with undefined) | tsan
+BUILD   ?= build#      where build folders go
+EXTRA   ?=#            more compiler flags, for example EXTRA=-Werror
+FUZZ_SECONDS ?= 60#    per fuzz target
+
+ifneq ($(filter fuzz,$(MAKECMDGOALS)),)
+override MODE := fuzz
+CC := clang
+endif
+ifeq ($(filter cpu cuda,$(BACKEND)),)
+$(error BACKEND=$(BACKEND): want cpu or cuda)
+endif
+ifeq ($(BACKEND),cuda)
+$(error BACKEND=cuda is not built yet: there are no kernels for it in this tree. Use BACKEND=cpu)
+endif
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+MAKEFLAGS += -j$(shell nproc)
+B := $(BUILD)/$(BACKEND)-$(MODE)
+
+# --- Debian/Ubuntu packages as package:file, where the file shows that it is there. Any build or test wants
+# gcc, libc6-dev, binutils (ar, nm), libdnnl-dev (matrix product, convolution), libjansson-dev (JSON),
+# libarchive-dev (tar bundles); `make fuzz` and the format check want clang and clang-format besides.
+DEPS := gcc:gcc libc6-dev:stdio.h binutils:ar libdnnl-dev:dnnl.h libjansson-dev:jansson.h \
+        libarchive-dev:archive.h
+DEPS_DEV := clang:clang libclang-rt-dev:libclang_rt.fuzzer-x86_64.a clang-format:clang-format
+LIBS := -ldnnl -ljansson -larchive -lm -lpthread
+
+dirs := $(subst :, ,$(PATH)) /usr/include /usr/local/include $(wildcard /usr/include/*-linux-gnu \
+        /usr/lib/llvm-*/lib/clang/*/lib/linux)
+missing = $(strip $(foreach d,$(1),$(if $(wildcard $(addsuffix /$(lastword $(subst :, ,$d)),$(dirs))),,\
+          $(firstword $(subst :, ,$d)))))
+need     := $(call missing,$(DEPS))
+need_dev := $(if $(filter deps fuzz lint,$(MAKECMDGOALS)),$(call missing,$(DEPS_DEV)))
+ready    := $(if $(need)$(need_dev),deps)# what every object waits for
+
+# --- Flags
+WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wformat=2 \
+          -Wno-unused-parameter -Wno-missing-field-initializers -Wno-format-nonliteral
+SANE   := -fno-math-errno -fno-trapping-math -fno-omit-frame-pointer# none of these changes a number
+CFLAGS_release := -O3
+CFLAGS_debug   := -Og -DVADER_DEBUG
+CFLAGS_asan    := -O1 -DVADER_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=all
+CFLAGS_tsan    := -O1 -DVADER_DEBUG -fsanitize=thread
+CFLAGS_fuzz    := -O1 -DVADER_DEBUG -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+ifeq ($(CFLAGS_$(MODE)),)
+$(error MODE=$(MODE): want release, debug, asan or tsan)
+endif
+CFLAGS := -std=gnu17 -D_GNU_SOURCE= -I. -g $(CFLAGS_$(MODE)) $(SANE) $(WARN) -MMD -MP $(EXTRA)
+LDFLAGS := $(CFLAGS_$(MODE)) -rdynamic -Wl,--as-needed
+$(B)/common/tensor/ref/%.o: CFLAGS += -ffp-contract=off
+# The binary runs on every x86-64: only simd/ is compiled per instruction set, and chosen when it starts.
+ISAS := base $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
+ISA_base   := -DSIMD_ISA=base
+ISA_avx2   := -DSIMD_ISA=avx2 -mavx2 -mfma -mf16c
+ISA_avx512 := -DSIMD_ISA=avx512 -mavx512f -mavx512vl -mavx512bw -mavx512dq -mfma -mf16c -mprefer-vector-width=512
+
+# --- Sources. Fuzz targets are for readers of outside bytes, which need no tensor code.
+find = $(sort $(shell find $(1) -name '$(2)' 2>/dev/null))
+srcs := $(filter-out common/tensor/cuda/%,$(call find,common,*.c))
+ifeq ($(MODE),fuzz)
+srcs := $(filter-out common/tensor/% common/model/%,$(srcs))
+endif
+simd := $(filter common/tensor/cpu/simd/%,$(srcs))
+objs := $(patsubst %.c,$(B)/%.o,$(filter-out $(simd),$(srcs))) \
+        $(foreach i,$(ISAS),$(simd:%.c=$(B)/%.$i.o))
+LIB  := $(B)/libvader.a
+
+# A program is its folder's .c files and the library; a folder without any is not built.
+PROGRAMS := vader:launch vader-tool:launch/tool vader-sampler:sampler vader-decoder:decoder \
+            vader-rewarder:rewarder vader-learner:learner
+define program # name, folder
+ifneq ($$(wildcard $(2)/*.c),)
+programs += $(B)/$(1)
+objs_all += $$(patsubst %.c,$(B)/%.o,$$(wildcard $(2)/*.c))
+$(B)/$(1): $$(patsubst %.c,$(B)/%.o,$$(wildcard $(2)/*.c)) $(LIB)
+endif
+endef
+objs_all := $(objs)
+$(foreach p,$(PROGRAMS),$(eval $(call program,$(firstword $(subst :, ,$p)),$(lastword $(subst :, ,$p)))))
+
+# Tests: each test_*.c is a program; other .c files under tests/ are helpers that all of them may use.
+test_bins  := $(patsubst %.c,$(B)/%,$(call find,tests,test_*.c))
+bench_bins := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
+fuzz_bins  := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
+helpers    := $(filter-out test_% bench_% fuzz_%,$(notdir $(call find,tests,*.c)))
+helpers    := $(patsubst %.c,$(B)/%.o,$(foreach h,$(helpers),$(call find,tests,$h)))
+objs_all   += $(helpers) $(test_bins:=.o) $(bench_bins:=.o) $(fuzz_bins:=.o)
+
+.PHONY: all test bench fuzz lint deps clean help FORCE
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+all: $(programs) $(LIB)## build; ./vader then runs this build
+ifneq ($(programs),)
+	@ln -sfn $(B)/vader vader
+endif
+
+test: all $(test_bins)## all tests; T=pattern picks some
+	@BUILD_DIR=$(B) MODE=$(MODE) tests/run $(T)
+
+lint: all## what the compiler does not check: folders, names, format
+	@BUILD_DIR=$(B) MODE=$(MODE) tests/run tests/lint/
+
+bench: all $(bench_bins)## build and run the benchmarks
+	@set -e; for b in $(bench_bins); do echo "== $$b"; $$b; done
+
+fuzz: $(fuzz_bins)## run each fuzz target for FUZZ_SECONDS, from tests/fuzz/seeds/<name>
+	@BUILD_DIR=$(B) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run $(fuzz_bins)
+
+apt := $(if $(filter 0,$(shell id -u)),,sudo )env DEBIAN_FRONTEND=noninteractive apt-get
+deps:## install the packages that are missing (apt, with sudo when not root)
+ifeq ($(ready),)
+	@echo 'deps: nothing is missing'
+else
+	@echo 'deps: installing $(need) $(need_dev)'
+	@command -v apt-get >/dev/null || { echo 'deps: no apt-get here, install their likes by hand'; exit 1; }
+	$(apt) update -q
+	$(if $(need),$(apt) install -qy --no-install-recommends $(need))
+	@for p in $(need_dev); do $(apt) install -qy --no-install-recommends $$p || \
+	  echo "deps: $$p: not found, what it is for will be skipped"; done
+endif
+
+clean:## remove all build folders
+	rm -rf $(BUILD) vader
+
+help:## this list
+	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@echo 'Variables: BACKEND=cpu MODE=release|debug|asan|tsan BUILD=folder EXTRA=flags T=test FUZZ_SECONDS=n'
+
+$(objs_all): Makefile | $(ready)
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -c $< -o $@
+
+define simd_rule # isa
+$(B)/common/tensor/cpu/simd/%.$(1).o: common/tensor/cpu/simd/%.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) $$(ISA_$(1)) -c $$< -o $$@
+endef
+$(foreach i,$(ISAS),$(eval $(call simd_rule,$i)))
+
+# Rewritten only when the list of objects changes, so that a deleted source leaves the library too.
+$(LIB).list: FORCE
+	@mkdir -p $(@D); echo '$(objs)' | cmp -s - $@ || echo '$(objs)' > $@
+$(LIB): $(objs) $(LIB).list
+	@rm -f $@.$$$$; ar rcs $@.$$$$ $(objs) && mv $@.$$$$ $@
+
+$(programs): ; $(CC) $(LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@
+$(test_bins) $(bench_bins): $(B)/%: $(B)/%.o $(helpers) $(LIB)
+	$(CC) $(LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@
+$(fuzz_bins): $(B)/%: $(B)/%.o $(LIB)
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer $< $(LIB) $(LIBS) -o $@
+
+-include $(objs_all:.o=.d)
