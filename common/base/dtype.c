@@ -11,9 +11,10 @@ static const struct {
     size_t bytes;
     bool is_float;
 } types[DTYPE_CNT] = {
-    [DTYPE_F32] = {"f32", 4, true},  [DTYPE_F16] = {"f16", 2, true},  [DTYPE_BF16] = {"bf16", 2, true},
-    [DTYPE_F64] = {"f64", 8, true},  [DTYPE_I32] = {"i32", 4, false}, [DTYPE_I64] = {"i64", 8, false},
-    [DTYPE_U8] = {"u8", 1, false},   [DTYPE_BOOL] = {"bool", 1, false},
+    [DTYPE_F32] = {"f32", 4, true},   [DTYPE_F16] = {"f16", 2, true},
+    [DTYPE_BF16] = {"bf16", 2, true}, [DTYPE_F64] = {"f64", 8, true},
+    [DTYPE_I32] = {"i32", 4, false},  [DTYPE_I64] = {"i64", 8, false},
+    [DTYPE_U8] = {"u8", 1, false},    [DTYPE_BOOL] = {"bool", 1, false},
 };
 
 size_t dtype_bytes(DType t) {
@@ -59,13 +60,13 @@ static inline uint32_t f16_widen(uint16_t h) {
 static inline uint16_t f16_narrow(uint32_t u) {
     uint32_t sign = u >> 16 & 0x8000, mag = u & 0x7fffffff;
     if (mag > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (mag >> 13 & 0x1ff)); // NaN, quiet
-    if (mag >= 0x47800000) return (uint16_t)(sign | 0x7c00);                      // 65536 and above, Inf
-    if (mag >= 0x38800000) {                                                      // 2^-14 and above: normal
+    if (mag >= 0x47800000) return (uint16_t)(sign | 0x7c00); // 65536 and above, Inf
+    if (mag >= 0x38800000) {                                 // 2^-14 and above: normal
         uint32_t base = mag - 0x38000000;
         return (uint16_t)(sign | (base + 0xfff + (base >> 13 & 1)) >> 13);
     }
-    if (mag < 0x33000000) return (uint16_t)sign;  // below half of 2^-24
-    uint32_t shift = 126 - (mag >> 23);           // 14..24: bits that fall below 2^-24
+    if (mag < 0x33000000) return (uint16_t)sign; // below half of 2^-24
+    uint32_t shift = 126 - (mag >> 23);          // 14..24: bits that fall below 2^-24
     uint32_t man = (mag & 0x7fffff) | 0x800000;
     uint32_t half = 1u << (shift - 1);
     return (uint16_t)(sign | (man + half - 1 + (man >> shift & 1)) >> shift);
@@ -123,11 +124,23 @@ static void convert_any(unsigned char *d, DType dt, const unsigned char *s, DTyp
     int32_t i32;
     uint16_t h;
     switch (st) {
-    case DTYPE_F32: memcpy(&f32, s, 4); f = f32; break;
-    case DTYPE_F16: memcpy(&h, s, 2); f = dtype_f16_to_f32(h); break;
-    case DTYPE_BF16: memcpy(&h, s, 2); f = dtype_bf16_to_f32(h); break;
+    case DTYPE_F32:
+        memcpy(&f32, s, 4);
+        f = f32;
+        break;
+    case DTYPE_F16:
+        memcpy(&h, s, 2);
+        f = dtype_f16_to_f32(h);
+        break;
+    case DTYPE_BF16:
+        memcpy(&h, s, 2);
+        f = dtype_bf16_to_f32(h);
+        break;
     case DTYPE_F64: memcpy(&f, s, 8); break;
-    case DTYPE_I32: memcpy(&i32, s, 4); i = i32; break;
+    case DTYPE_I32:
+        memcpy(&i32, s, 4);
+        i = i32;
+        break;
     case DTYPE_I64: memcpy(&i, s, 8); break;
     case DTYPE_U8: i = *s; break;
     case DTYPE_BOOL: i = *s != 0; break;
@@ -135,8 +148,14 @@ static void convert_any(unsigned char *d, DType dt, const unsigned char *s, DTyp
     }
     bool from_float = types[st].is_float;
     switch (dt) {
-    case DTYPE_F32: f32 = from_float ? (float)f : (float)i; memcpy(d, &f32, 4); break;
-    case DTYPE_F64: if (!from_float) f = (double)i; memcpy(d, &f, 8); break;
+    case DTYPE_F32:
+        f32 = from_float ? (float)f : (float)i;
+        memcpy(d, &f32, 4);
+        break;
+    case DTYPE_F64:
+        if (!from_float) f = (double)i;
+        memcpy(d, &f, 8);
+        break;
     case DTYPE_F16:
     case DTYPE_BF16: {
         uint32_t u = f64_to_odd_f32_bits(from_float ? f : i64_to_odd_f64(i));
