@@ -19,35 +19,35 @@
 
 typedef enum Err {
     ERR_OK = 0,
-    ERR_USAGE,    // bad command line or config: exit status 2
-    ERR_IO,       // a system call on a file failed
-    ERR_FORMAT,   // bytes or keys that are not what their format says
-    ERR_SHAPE,    // tensors whose shapes do not go together
-    ERR_MEMORY,   // does not fit
-    ERR_NUMERIC,  // NaN or Inf
-    ERR_TIMEOUT,  // a wait met its deadline
-    ERR_PEER,     // another process has gone or speaks nonsense
-    ERR_DEVICE,   // a library or device call failed
+    ERR_USAGE,   // bad command line or config: exit status 2
+    ERR_IO,      // a system call on a file failed
+    ERR_FORMAT,  // bytes or keys that are not what their format says
+    ERR_SHAPE,   // tensors whose shapes do not go together
+    ERR_MEMORY,  // does not fit
+    ERR_NUMERIC, // NaN or Inf
+    ERR_TIMEOUT, // a wait met its deadline
+    ERR_PEER,    // another process has gone or speaks nonsense
+    ERR_DEVICE,  // a library or device call failed
 } Err;
 
 #define FAIL(code, ...) return err_fail((code), __FILE__, __LINE__, __func__, __VA_ARGS__)
-#define TRY(call)                                                                  \
-    do {                                                                           \
-        Err try_err_ = (call);                                                     \
-        if (try_err_) return err_up(try_err_, __FILE__, __LINE__, __func__);       \
+#define TRY(call)                                                            \
+    do {                                                                     \
+        Err try_err_ = (call);                                               \
+        if (try_err_) return err_up(try_err_, __FILE__, __LINE__, __func__); \
     } while (0)
-#define FAIL_OUT(code, ...)                                                        \
-    do {                                                                           \
-        err = err_fail((code), __FILE__, __LINE__, __func__, __VA_ARGS__);         \
-        goto out;                                                                  \
+#define FAIL_OUT(code, ...)                                                \
+    do {                                                                   \
+        err = err_fail((code), __FILE__, __LINE__, __func__, __VA_ARGS__); \
+        goto out;                                                          \
     } while (0)
-#define TRY_OUT(call)                                                              \
-    do {                                                                           \
-        err = (call);                                                              \
-        if (err) {                                                                 \
-            err_up(err, __FILE__, __LINE__, __func__);                             \
-            goto out;                                                              \
-        }                                                                          \
+#define TRY_OUT(call)                                  \
+    do {                                               \
+        err = (call);                                  \
+        if (err) {                                     \
+            err_up(err, __FILE__, __LINE__, __func__); \
+            goto out;                                  \
+        }                                              \
     } while (0)
 
 // Starts a new text. Returns code.
@@ -76,8 +76,8 @@ int err_exit_status(Err code);
 _Noreturn void die_at(const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 3, 4), cold));
 #define die(...) die_at(__FILE__, __LINE__, __VA_ARGS__)
-#define die_unless(cond, ...)                \
-    do {                                     \
+#define die_unless(cond, ...)                               \
+    do {                                                    \
         if (__builtin_expect(!(cond), 0)) die(__VA_ARGS__); \
     } while (0)
 

@@ -23,10 +23,10 @@
 #include "common/tensor/plan.h"
 
 typedef struct LoraModule {
-    const char *path;      // "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    const char *path; // "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     int64_t in, out;
-    int64_t a_at, b_at;    // first float of A (r, in) and B (out, r) within theta
-    bool dead;             // never read by the model: kept for the file only
+    int64_t a_at, b_at; // first float of A (r, in) and B (out, r) within theta
+    bool dead;          // never read by the model: kept for the file only
 } LoraModule;
 
 typedef struct Lora Lora;
@@ -34,7 +34,7 @@ typedef struct Lora Lora;
 typedef struct LoraConfig {
     int rank;
     double alpha;
-    double dropout;            // 0 in inference
+    double dropout; // 0 in inference
     int target_cnt;
     const char *const *target; // suffixes ("to_q", "to_out.0") or full paths
 } LoraConfig;
@@ -53,7 +53,8 @@ float *lora_theta(Lora *l);
 bool lora_wants(const Lora *l, const char *path);
 
 // While building: the graph inputs of the module's A and B ("lora.<path>.A", ".B"), registering it on first sight.
-void lora_attach(Lora *l, Graph *g, const char *path, int64_t in, int64_t out, Tensor **a, Tensor **b);
+void lora_attach(Lora *l, Graph *g, const char *path, int64_t in, int64_t out, Tensor **a,
+                 Tensor **b);
 // While building: records a module that matches but has no effect.
 void lora_attach_dead(Lora *l, const char *path, int64_t in, int64_t out);
 double lora_scale(const Lora *l);

@@ -36,13 +36,15 @@ Tensor *nn_linear(NN *nn, const char *name, Tensor *x, int64_t out, bool bias, T
 
 // 2-D convolution k x k over (N, T, H, W, C), weight (out, in, k, k); zero padding k/2, or with pad_lo 0
 // (right and bottom only) if `asymmetric`. extra (N, out): added to the bias (time embedding); may be NULL.
-Tensor *nn_conv2d(NN *nn, const char *name, Tensor *x, Tensor *extra, int64_t out, int k, int stride, bool asymmetric,
-                  Tensor *residual);
+Tensor *nn_conv2d(NN *nn, const char *name, Tensor *x, Tensor *extra, int64_t out, int k,
+                  int stride, bool asymmetric, Tensor *residual);
 // Convolution over frames, weight (out, in, 3, 1, 1), zero padding 1.
-Tensor *nn_conv_time(NN *nn, const char *name, Tensor *x, Tensor *extra, int64_t out, Tensor *residual);
+Tensor *nn_conv_time(NN *nn, const char *name, Tensor *x, Tensor *extra, int64_t out,
+                     Tensor *residual);
 
 Tensor *nn_layernorm(NN *nn, const char *name, Tensor *x, double eps);
 // Statistics per frame (span_frames false) or over all frames of x; then silu if asked.
-Tensor *nn_groupnorm(NN *nn, const char *name, Tensor *x, int groups, double eps, bool silu, bool span_frames);
+Tensor *nn_groupnorm(NN *nn, const char *name, Tensor *x, int groups, double eps, bool silu,
+                     bool span_frames);
 
 #endif

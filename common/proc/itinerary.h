@@ -16,7 +16,13 @@
 
 #include <stdbool.h>
 
-typedef enum StageKind { STAGE_SAMPLER, STAGE_DECODER, STAGE_REWARDER, STAGE_LEARNER, STAGE_CNT } StageKind;
+typedef enum StageKind {
+    STAGE_SAMPLER,
+    STAGE_DECODER,
+    STAGE_REWARDER,
+    STAGE_LEARNER,
+    STAGE_CNT
+} StageKind;
 
 typedef enum StepKind {
     STEP_ENCODE,   // decoder: image or hand-over frame -> pixels, conditioning latent
@@ -48,10 +54,10 @@ typedef struct Itinerary {
 } Itinerary;
 
 typedef struct ItinerarySpec {
-    int segments;           // 1 .. ITINERARY_SEGMENTS_MAX
-    bool image_to_video;    // encode steps exist
-    bool sampler_handover;  // video.handover: sampler
-    bool preview;           // ends after the last decode; denoise is done by the sampler's x_0
+    int segments;          // 1 .. ITINERARY_SEGMENTS_MAX
+    bool image_to_video;   // encode steps exist
+    bool sampler_handover; // video.handover: sampler
+    bool preview;          // ends after the last decode; denoise is done by the sampler's x_0
 } ItinerarySpec;
 
 Itinerary itinerary_make(ItinerarySpec spec);

@@ -46,8 +46,8 @@ typedef struct StageStep {
     StepKind kind;
     uint32_t slot, segment;
     const SlotHeader *header;
-    Slot *line;                  // score, norms: only the lines this stage writes
-    uint64_t version;            // theta version to use (sample, denoise, learn)
+    Slot *line;       // score, norms: only the lines this stage writes
+    uint64_t version; // theta version to use (sample, denoise, learn)
 } StageStep;
 
 typedef struct Stage {

@@ -26,7 +26,12 @@ Packed *backend_pack(Backend *be, const Tensor *weight, const char *layout, size
         if (p->weight == weight->data && !strcmp(p->layout, layout) && p->bytes == bytes) return p;
     Packed *p = calloc(1, sizeof *p);
     die_unless(p, "backend: out of memory");
-    *p = (Packed){.weight = weight->data, .layout = layout, .bytes = bytes, .fill = fill, .source = weight, .next = be->packed};
+    *p = (Packed){.weight = weight->data,
+                  .layout = layout,
+                  .bytes = bytes,
+                  .fill = fill,
+                  .source = weight,
+                  .next = be->packed};
     return be->packed = p;
 }
 
@@ -45,7 +50,9 @@ Err backend_commit(Backend *be) {
         if (p->data) continue;
         size_t bytes = (p->bytes + 63) & ~(size_t)63;
         p->data = aligned_alloc(64, bytes ? bytes : 64);
-        if (!p->data) FAIL(ERR_MEMORY, "packing %s needs %zu bytes, which the system refuses", p->source->name, p->bytes);
+        if (!p->data)
+            FAIL(ERR_MEMORY, "packing %s needs %zu bytes, which the system refuses",
+                 p->source->name, p->bytes);
         p->fill(be, p->source, p->data);
         p->source = NULL;
     }

@@ -22,26 +22,26 @@ typedef struct Backend Backend;
 
 // One packed copy of a weight, shared by all steps and plans of the device that ask for the same key.
 typedef struct Packed {
-    const void *weight;   // key: the weight's bytes and
-    const char *layout;   // the name of the layout (a literal)
+    const void *weight; // key: the weight's bytes and
+    const char *layout; // the name of the layout (a literal)
     size_t bytes;
-    void *data;           // NULL until committed
+    void *data;                                                 // NULL until committed
     void (*fill)(Backend *be, const Tensor *weight, void *dst); // reads weight->data
-    const Tensor *source; // valid until committed
+    const Tensor *source;                                       // valid until committed
     struct Packed *next;
 } Packed;
 
 // A node made ready to run.
 typedef struct Step {
     const Tensor *node;
-    void *dst;                            // storage of node
-    const void *src[TENSOR_INPUTS_MAX];   // storage of in[i] (views: already offset); NULL if absent
-    void *work;                           // work_bytes of scratch, 64-byte aligned, this run only
-    size_t work_bytes;                    // set by prepare
-    Packed *packed;                       // set by prepare where a weight was packed
-    void *state;                          // set by prepare, from step->arena
-    char note[24];                        // the algorithm, for the table: "winograd", "direct"; set by prepare
-    Arena *arena;                         // the plan's; lives as long as the plan
+    void *dst;                          // storage of node
+    const void *src[TENSOR_INPUTS_MAX]; // storage of in[i] (views: already offset); NULL if absent
+    void *work;                         // work_bytes of scratch, 64-byte aligned, this run only
+    size_t work_bytes;                  // set by prepare
+    Packed *packed;                     // set by prepare where a weight was packed
+    void *state;                        // set by prepare, from step->arena
+    char note[24]; // the algorithm, for the table: "winograd", "direct"; set by prepare
+    Arena *arena;  // the plan's; lives as long as the plan
 } Step;
 
 typedef struct Kernel {
@@ -51,20 +51,22 @@ typedef struct Kernel {
 } Kernel;
 
 typedef struct BackendOptions {
-    int threads;          // 0 = all cores this process may use
-    bool pack_weights;    // keep packed F32 copies of weights; false: widen and pack at each run (less memory)
-    bool exact;           // no Winograd: direct convolution everywhere
+    int threads; // 0 = all cores this process may use
+    bool
+        pack_weights; // keep packed F32 copies of weights; false: widen and pack at each run (less memory)
+    bool exact; // no Winograd: direct convolution everywhere
 } BackendOptions;
 
 struct Backend {
-    const char *name;                     // "cpu", "ref"
+    const char *name; // "cpu", "ref"
     BackendOptions opt;
-    const Kernel *kernel;                 // [OP_COUNT]; entries without run are not supported
-    size_t (*dtype_bytes)(DType dtype);   // storage of one element of a graph tensor
-    void (*fingerprint)(Backend *be, char *buf, size_t len); // ISA, libraries: what decides the bits
+    const Kernel *kernel;               // [OP_COUNT]; entries without run are not supported
+    size_t (*dtype_bytes)(DType dtype); // storage of one element of a graph tensor
+    void (*fingerprint)(Backend *be, char *buf,
+                        size_t len); // ISA, libraries: what decides the bits
     void (*close)(Backend *be);
-    Packed *packed;                       // all packed copies, committed or not
-    void *self;                           // the backend's own (thread pool, kernel table)
+    Packed *packed; // all packed copies, committed or not
+    void *self;     // the backend's own (thread pool, kernel table)
 };
 
 // ref/ref.c and cpu/cpu.c. The caller closes.

@@ -14,14 +14,16 @@
 
 typedef struct Walk {
     Graph *g;
-    int cnt;          // nodes that existed before
-    bool *active;     // [cnt]
-    Tensor **cot;     // [cnt] accumulated cotangent, NULL = none yet
-    Tensor **copy;    // [cnt] the recomputed twin, NULL = read the node itself
-    bool *redone;     // [segment_cnt + 1]
+    int cnt;       // nodes that existed before
+    bool *active;  // [cnt]
+    Tensor **cot;  // [cnt] accumulated cotangent, NULL = none yet
+    Tensor **copy; // [cnt] the recomputed twin, NULL = read the node itself
+    bool *redone;  // [segment_cnt + 1]
 } Walk;
 
-static Tensor *twin(const Walk *w, Tensor *t) { return t && t->id < w->cnt && w->copy[t->id] ? w->copy[t->id] : t; }
+static Tensor *twin(const Walk *w, Tensor *t) {
+    return t && t->id < w->cnt && w->copy[t->id] ? w->copy[t->id] : t;
+}
 
 // Appends copies of the nodes of segment s, in order.
 static void redo_segment(Walk *w, int s) {
@@ -87,17 +89,18 @@ static void mark_active(Walk *w, int wrt_cnt, Tensor *const *wrt) {
 static Err seed(Walk *w, int out_cnt, Tensor *const *out, Tensor *const *cot) {
     char a[96], b[96];
     for (int k = 0; k < out_cnt; k++) {
-        if (!out[k] || !cot[k]) FAIL(ERR_USAGE, "gradient: output %d or its cotangent is missing", k);
+        if (!out[k] || !cot[k])
+            FAIL(ERR_USAGE, "gradient: output %d or its cotangent is missing", k);
         if (!shape_equal(out[k]->shape, cot[k]->shape))
-            FAIL(ERR_SHAPE, "gradient: cotangent %s %s of output %s %s", cot[k]->name, shape_text(cot[k]->shape, a),
-                 out[k]->name, shape_text(out[k]->shape, b));
+            FAIL(ERR_SHAPE, "gradient: cotangent %s %s of output %s %s", cot[k]->name,
+                 shape_text(cot[k]->shape, a), out[k]->name, shape_text(out[k]->shape, b));
         if (w->active[out[k]->id]) accumulate(w, out[k], cot[k]);
     }
     return ERR_OK;
 }
 
-static Err walk_back(Walk *w, int out_cnt, Tensor *const *out, Tensor *const *cot, int wrt_cnt, Tensor *const *wrt,
-                     Tensor **dx) {
+static Err walk_back(Walk *w, int out_cnt, Tensor *const *out, Tensor *const *cot, int wrt_cnt,
+                     Tensor *const *wrt, Tensor **dx) {
     mark_active(w, wrt_cnt, wrt);
     TRY(seed(w, out_cnt, out, cot));
     for (int i = w->cnt - 1; i >= 0 && !w->g->err; i--)
@@ -106,8 +109,8 @@ static Err walk_back(Walk *w, int out_cnt, Tensor *const *out, Tensor *const *co
     return graph_check(w->g);
 }
 
-Err grad_build(Graph *g, int out_cnt, Tensor *const *out, Tensor *const *cot, int wrt_cnt, Tensor *const *wrt,
-               Tensor **dx) {
+Err grad_build(Graph *g, int out_cnt, Tensor *const *out, Tensor *const *cot, int wrt_cnt,
+               Tensor *const *wrt, Tensor **dx) {
     TRY(graph_check(g));
     size_t cnt = (size_t)g->node_cnt;
     Walk w = {.g = g, .cnt = g->node_cnt};
@@ -115,7 +118,8 @@ Err grad_build(Graph *g, int out_cnt, Tensor *const *out, Tensor *const *cot, in
     w.cot = calloc(cnt + 1, sizeof *w.cot);
     w.copy = calloc(cnt + 1, sizeof *w.copy);
     w.redone = calloc((size_t)g->segment_cnt + 1, sizeof *w.redone);
-    die_unless(w.active && w.cot && w.copy && w.redone, "gradient: out of memory for %zu nodes", cnt);
+    die_unless(w.active && w.cot && w.copy && w.redone, "gradient: out of memory for %zu nodes",
+               cnt);
     g->building_gradient = true;
     Err err = walk_back(&w, out_cnt, out, cot, wrt_cnt, wrt, dx);
     g->building_gradient = false;

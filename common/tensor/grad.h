@@ -16,7 +16,7 @@
 
 #include "common/tensor/graph.h"
 
-Err grad_build(Graph *g, int out_cnt, Tensor *const *out, Tensor *const *cot, int wrt_cnt, Tensor *const *wrt,
-               Tensor **dx);
+Err grad_build(Graph *g, int out_cnt, Tensor *const *out, Tensor *const *cot, int wrt_cnt,
+               Tensor *const *wrt, Tensor **dx);
 
 #endif

@@ -101,7 +101,7 @@ static Tensor *append(Graph *g, Op op, const char *name) {
     t->segment = g->building_gradient ? 0 : g->segment;
     t->is_gradient = g->building_gradient;
     t->kind = g->building_gradient ? KIND_GRADIENT : KIND_ACTIVATION;
-    t->name = name ? arena_strdup(&g->arena, name)
+    t->name = name       ? arena_strdup(&g->arena, name)
               : g->scope ? arena_printf(&g->arena, "%s.%s#%d", g->scope, op_info(op)->name, t->id)
                          : arena_printf(&g->arena, "%s#%d", op_info(op)->name, t->id);
     return g->node[g->node_cnt++] = t;
@@ -110,7 +110,9 @@ static Tensor *append(Graph *g, Op op, const char *name) {
 static Tensor *append_leaf(Graph *g, Op op, const char *name, DType dtype, Shape shape) {
     char text[96];
     for (int i = 0; i < shape.rank; i++)
-        if (shape.dim[i] < 1) return graph_fail(g, ERR_SHAPE, "%s: shape %s has an empty dim", name, shape_text(shape, text));
+        if (shape.dim[i] < 1)
+            return graph_fail(g, ERR_SHAPE, "%s: shape %s has an empty dim", name,
+                              shape_text(shape, text));
     Tensor *t = append(g, op, name);
     t->dtype = dtype;
     t->shape = shape;
@@ -179,7 +181,8 @@ static char *inputs_text(Graph *g, int cnt, Tensor *const *in) {
     char *s = arena_strdup(&g->arena, ""), buf[96];
     for (int i = 0; i < cnt; i++)
         if (in[i])
-            s = arena_printf(&g->arena, "%s%s%s %s", s, *s ? ", " : "", in[i]->name, shape_text(in[i]->shape, buf));
+            s = arena_printf(&g->arena, "%s%s%s %s", s, *s ? ", " : "", in[i]->name,
+                             shape_text(in[i]->shape, buf));
     return s;
 }
 
@@ -204,7 +207,8 @@ Tensor *graph_node(Graph *g, Op op, OpAttr attr, int in_cnt, Tensor *const *in) 
     Err err = info->shape(t);
     if (err) {
         g->node_cnt--;
-        return graph_fail(g, err, "%s: %s; inputs: %s", t->name, err_text(), inputs_text(g, in_cnt, in));
+        return graph_fail(g, err, "%s: %s; inputs: %s", t->name, err_text(),
+                          inputs_text(g, in_cnt, in));
     }
     strides_row_major(t);
     return t;

@@ -38,7 +38,7 @@ typedef struct Shape {
     int64_t dim[TENSOR_DIMS_MAX]; // outermost first; dims past rank are 1
 } Shape;
 
-#define SHAPE(...)                                                                 \
+#define SHAPE(...) \
     shape_make((int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
 Shape shape_make(int rank, const int64_t *dim);
 int64_t shape_count(Shape s); // product of dims
@@ -70,21 +70,60 @@ typedef enum TensorKind {
 
 // Parameters of an operator; the member is named after the op that reads it (op.h says what each means).
 typedef union OpAttr {
-    struct { bool trans; double scale; } linear;              // linear, lora_linear
-    struct { bool ta, tb; } bmm;
-    struct { int stride[3], lo[3], hi[3]; int64_t in[3]; int64_t kernel[3]; } conv; // (T, H, W)
-    struct { double eps; int groups; bool silu; } norm;       // layernorm, groupnorm
-    struct { int kind; } unary;                               // UnaryKind
-    struct { double a, b; } affine;                           // affine, clamp (lo, hi)
-    struct { int heads, axis; double scale; bool causal; } sdpa;
-    struct { int axis; int64_t len; } index;                  // gather, scatter_add, concat
-    struct { int64_t lo[TENSOR_DIMS_MAX], hi[TENSOR_DIMS_MAX]; } pad;
-    struct { int perm[TENSOR_DIMS_MAX]; } permute;
-    struct { bool axis[TENSOR_DIMS_MAX]; } sum;
-    struct { int64_t h, w; } resize;                          // size of the other side
-    struct { int pt, ph, pw; int64_t t, h, w, c; } patch;
-    struct { double p; } dropout;
-    struct { int64_t dim; } sinusoid;
+    struct {
+        bool trans;
+        double scale;
+    } linear; // linear, lora_linear
+    struct {
+        bool ta, tb;
+    } bmm;
+    struct {
+        int stride[3], lo[3], hi[3];
+        int64_t in[3];
+        int64_t kernel[3];
+    } conv; // (T, H, W)
+    struct {
+        double eps;
+        int groups;
+        bool silu;
+    } norm; // layernorm, groupnorm
+    struct {
+        int kind;
+    } unary; // UnaryKind
+    struct {
+        double a, b;
+    } affine; // affine, clamp (lo, hi)
+    struct {
+        int heads, axis;
+        double scale;
+        bool causal;
+    } sdpa;
+    struct {
+        int axis;
+        int64_t len;
+    } index; // gather, scatter_add, concat
+    struct {
+        int64_t lo[TENSOR_DIMS_MAX], hi[TENSOR_DIMS_MAX];
+    } pad;
+    struct {
+        int perm[TENSOR_DIMS_MAX];
+    } permute;
+    struct {
+        bool axis[TENSOR_DIMS_MAX];
+    } sum;
+    struct {
+        int64_t h, w;
+    } resize; // size of the other side
+    struct {
+        int pt, ph, pw;
+        int64_t t, h, w, c;
+    } patch;
+    struct {
+        double p;
+    } dropout;
+    struct {
+        int64_t dim;
+    } sinusoid;
 } OpAttr;
 
 typedef struct Tensor Tensor;
@@ -98,13 +137,13 @@ struct Tensor {
     int in_cnt;                      // trailing optional inputs that are absent are NULL
     Tensor *in[TENSOR_INPUTS_MAX];
     OpAttr attr;
-    Tensor *base;        // views: the tensor that owns the storage (never itself a view); else NULL
-    int64_t offset;      // views: first element within base
-    const void *data;    // OP_WEIGHT: the bytes, borrowed for the life of every plan of this graph
-    int id;              // position in the list
-    int segment;         // recompute segment, 0 = none
+    Tensor *base;     // views: the tensor that owns the storage (never itself a view); else NULL
+    int64_t offset;   // views: first element within base
+    const void *data; // OP_WEIGHT: the bytes, borrowed for the life of every plan of this graph
+    int id;           // position in the list
+    int segment;      // recompute segment, 0 = none
     bool is_output;
-    bool is_gradient;    // appended by grad_build
+    bool is_gradient; // appended by grad_build
 };
 
 typedef struct Graph {
@@ -114,7 +153,7 @@ typedef struct Graph {
     int segment, segment_cnt; // segment that new nodes join; how many exist
     const char *scope;        // prefix of new names
     bool building_gradient;
-    Err err;      // first failure, sticky
+    Err err; // first failure, sticky
     char *err_msg;
 } Graph;
 
@@ -149,7 +188,8 @@ void graph_segment_end(Graph *g);
 // Appends a node: runs the op's shape rule, computes strides. For op.c and grad.c; models use op.h.
 Tensor *graph_node(Graph *g, Op op, OpAttr attr, int in_cnt, Tensor *const *in);
 // Appends a view of in. Strides and offset are relative to in's base.
-Tensor *graph_view(Graph *g, Tensor *in, Shape shape, const int64_t *stride, int64_t offset_in_view);
+Tensor *graph_view(Graph *g, Tensor *in, Shape shape, const int64_t *stride,
+                   int64_t offset_in_view);
 
 // Row-major without gaps.
 bool tensor_is_contiguous(const Tensor *t);
@@ -161,14 +201,14 @@ bool tensor_has_rows(const Tensor *t, int64_t *row_stride);
 typedef struct OpInfo {
     const char *name;
     int in_min, in_max;
-    unsigned flags;                                  // OP_FLAG_*
-    Err (*shape)(Tensor *t);                         // sets dtype and shape from in[] and attr
+    unsigned flags;          // OP_FLAG_*
+    Err (*shape)(Tensor *t); // sets dtype and shape from in[] and attr
     // Appends gradient nodes: for each i with want[i], dx[i] = vjp of input i for the cotangent dy.
     void (*grad)(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx);
 } OpInfo;
 enum {
     OP_FLAG_INPLACE = 1, // output may take the storage of in[0] (same size, elementwise)
-    OP_FLAG_ROWS = 2,    // inputs may be row-strided views (tensor_has_rows); else the builder copies
+    OP_FLAG_ROWS = 2, // inputs may be row-strided views (tensor_has_rows); else the builder copies
     OP_FLAG_STRIDED = 4, // any view is accepted
 };
 const OpInfo *op_info(Op op);

@@ -4,7 +4,9 @@
 #include "common/tensor/ops/rules.h"
 
 static Err no_shape(Tensor *t) { die("%s: leaf or view without a shape", t->name); }
-static void no_grad(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) { die("%s: no rule", t->name); }
+static void no_grad(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
+    die("%s: no rule", t->name);
+}
 
 static const OpInfo table[OP_COUNT] = {
     [OP_INPUT] = {"input", 0, 0, 0, no_shape, no_grad},
@@ -23,7 +25,8 @@ double op_flops(const Tensor *t) {
     switch (t->op) {
     case OP_linear:
     case OP_lora_linear: return 2 * out * (double)last_dim(t->in[0]);
-    case OP_linear_dw: return 2 * out * (double)shape_count(t->in[0]->shape) / (double)last_dim(t->in[0]);
+    case OP_linear_dw:
+        return 2 * out * (double)shape_count(t->in[0]->shape) / (double)last_dim(t->in[0]);
     case OP_bmm: {
         const Shape a = t->in[0]->shape;
         return 2 * out * (double)a.dim[t->attr.bmm.ta ? a.rank - 2 : a.rank - 1];
@@ -35,7 +38,8 @@ double op_flops(const Tensor *t) {
         return 2 * (double)shape_count(t->in[0]->shape) * (double)shape_span(t->shape, 1, 5);
     case OP_sdpa: return 4 * out * (double)t->in[1]->shape.dim[t->attr.sdpa.axis];
     case OP_sdpa_back:
-        return 10 * (double)shape_count(t->in[1]->shape) * (double)t->in[2]->shape.dim[t->attr.sdpa.axis];
+        return 10 * (double)shape_count(t->in[1]->shape) *
+               (double)t->in[2]->shape.dim[t->attr.sdpa.axis];
     default: return out;
     }
 }

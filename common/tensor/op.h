@@ -55,7 +55,8 @@ Tensor *op_scatter_add(Graph *g, Tensor *x, Tensor *idx, int axis, int64_t len);
 // op_linear(patchify(x), weight viewed as (D, C*pt*ph*pw)).
 Tensor *op_patchify(Graph *g, Tensor *x, int pt, int ph, int pw);
 // The transpose and inverse: (N, L, C*pt*ph*pw) -> (N, T, H, W, C).
-Tensor *op_unpatchify(Graph *g, Tensor *x, int pt, int ph, int pw, int64_t t, int64_t h, int64_t w, int64_t c);
+Tensor *op_unpatchify(Graph *g, Tensor *x, int pt, int ph, int pw, int64_t t, int64_t h, int64_t w,
+                      int64_t c);
 // Nearest neighbour: (N, T, H, W, C) -> (N, T, 2H, 2W, C); _dx sums each 2x2.
 Tensor *op_upsample2x(Graph *g, Tensor *x);
 Tensor *op_upsample2x_dx(Graph *g, Tensor *dy);
@@ -63,10 +64,11 @@ Tensor *op_upsample2x_dx(Graph *g, Tensor *dy);
 //   y[n,t,i,j,c] = sum_a sum_b h_tap[i,a] w_tap[j,b] x[n,t, h_start[i]+a, w_start[j]+b, c]
 // h_start (Ho) I32, h_tap (Ho, Kh), w_start (Wo) I32, w_tap (Wo, Kw): constants (no gradient). Taps that
 // reach past the edge must be zero-weighted (start+K may exceed the size; such taps are not read).
-Tensor *op_resize(Graph *g, Tensor *x, Tensor *h_start, Tensor *h_tap, Tensor *w_start, Tensor *w_tap);
+Tensor *op_resize(Graph *g, Tensor *x, Tensor *h_start, Tensor *h_tap, Tensor *w_start,
+                  Tensor *w_tap);
 // The transpose: dy (N, T, Ho, Wo, C) -> (N, T, h, w, C).
-Tensor *op_resize_dx(Graph *g, Tensor *dy, Tensor *h_start, Tensor *h_tap, Tensor *w_start, Tensor *w_tap,
-                     int64_t h, int64_t w);
+Tensor *op_resize_dx(Graph *g, Tensor *dy, Tensor *h_start, Tensor *h_tap, Tensor *w_start,
+                     Tensor *w_tap, int64_t h, int64_t w);
 
 // ---- Elementwise -------------------------------------------------------------------------------
 
@@ -98,15 +100,15 @@ Tensor *op_sinusoid_dx(Graph *g, Tensor *dy, Tensor *t); // (n)
 
 // Sums over the axes whose bit is set (1 << axis), which stay as dims of size 1.
 Tensor *op_sum(Graph *g, Tensor *x, unsigned axes);
-Tensor *op_mean(Graph *g, Tensor *x, unsigned axes);                 // sum, affine
+Tensor *op_mean(Graph *g, Tensor *x, unsigned axes); // sum, affine
 // Over the last axis, kept as size 1. No gradient.
 Tensor *op_max(Graph *g, Tensor *x);
-Tensor *op_argmax(Graph *g, Tensor *x);                              // I32, first of equals
+Tensor *op_argmax(Graph *g, Tensor *x); // I32, first of equals
 // Over the last axis.
 Tensor *op_softmax(Graph *g, Tensor *x);
-Tensor *op_softmax_dx(Graph *g, Tensor *dy, Tensor *y);              // y = softmax(x)
+Tensor *op_softmax_dx(Graph *g, Tensor *dy, Tensor *y); // y = softmax(x)
 Tensor *op_log_softmax(Graph *g, Tensor *x);
-Tensor *op_log_softmax_dx(Graph *g, Tensor *dy, Tensor *y);          // y = log_softmax(x)
+Tensor *op_log_softmax_dx(Graph *g, Tensor *dy, Tensor *y); // y = log_softmax(x)
 // x / |x|_2 over the last axis (unary, sum, mul).
 Tensor *op_l2_normalize(Graph *g, Tensor *x);
 
@@ -114,14 +116,17 @@ Tensor *op_l2_normalize(Graph *g, Tensor *x);
 
 // Over the last axis; gamma, beta (C) or both NULL.
 Tensor *op_layernorm(Graph *g, Tensor *x, Tensor *gamma, Tensor *beta, double eps);
-Tensor *op_layernorm_dx(Graph *g, Tensor *dy, Tensor *x, Tensor *gamma, double eps); // gamma may be NULL
+Tensor *op_layernorm_dx(Graph *g, Tensor *dy, Tensor *x, Tensor *gamma,
+                        double eps);                                  // gamma may be NULL
 Tensor *op_layernorm_dp(Graph *g, Tensor *dy, Tensor *x, double eps); // (2, C): dgamma, dbeta
 // x (N, ..., C): statistics per n and group of C/groups channels over all middle dims; silu: then x*sigmoid(x).
 // Per-frame statistics of a video: reshape to (N*T, H, W, C) first.
-Tensor *op_groupnorm(Graph *g, Tensor *x, Tensor *gamma, Tensor *beta, int groups, double eps, bool silu);
-Tensor *op_groupnorm_dx(Graph *g, Tensor *dy, Tensor *x, Tensor *gamma, Tensor *beta, int groups, double eps,
-                        bool silu);
-Tensor *op_groupnorm_dp(Graph *g, Tensor *dy, Tensor *x, Tensor *gamma, Tensor *beta, int groups, double eps,
+Tensor *op_groupnorm(Graph *g, Tensor *x, Tensor *gamma, Tensor *beta, int groups, double eps,
+                     bool silu);
+Tensor *op_groupnorm_dx(Graph *g, Tensor *dy, Tensor *x, Tensor *gamma, Tensor *beta, int groups,
+                        double eps, bool silu);
+Tensor *op_groupnorm_dp(Graph *g, Tensor *dy, Tensor *x, Tensor *gamma, Tensor *beta, int groups,
+                        double eps,
                         bool silu); // (2, C): dgamma, dbeta
 
 // ---- Dense -------------------------------------------------------------------------------------
@@ -136,10 +141,10 @@ Tensor *op_linear_dw(Graph *g, Tensor *dy, Tensor *x);
 // y = x (W + scale B A)^T + bias + residual; a (r, K), b (N, r) F32. Hu et al. 2021, arXiv:2106.09685.
 // Kernels may merge B A into W at each run: scale = alpha / r. Gradients of a and b are low rank
 // products and never form an (N, K) matrix.
-Tensor *op_lora_linear(Graph *g, Tensor *x, Tensor *w, Tensor *a, Tensor *b, double scale, Tensor *bias,
-                       Tensor *residual);
-Tensor *op_lora_linear_t(Graph *g, Tensor *x, Tensor *w, Tensor *a, Tensor *b, double scale, Tensor *bias,
-                         Tensor *residual);
+Tensor *op_lora_linear(Graph *g, Tensor *x, Tensor *w, Tensor *a, Tensor *b, double scale,
+                       Tensor *bias, Tensor *residual);
+Tensor *op_lora_linear_t(Graph *g, Tensor *x, Tensor *w, Tensor *a, Tensor *b, double scale,
+                         Tensor *bias, Tensor *residual);
 // Per leading index: op(a) op(b), op = transpose of the last two axes if ta / tb. Leading dims equal.
 Tensor *op_bmm(Graph *g, Tensor *a, Tensor *b, bool ta, bool tb);
 
@@ -147,12 +152,14 @@ Tensor *op_bmm(Graph *g, Tensor *a, Tensor *b, bool ta, bool tb);
 // bias (O) or (N, O) (one vector per n: bias plus time embedding), residual of the result's shape.
 // A 2-D convolution has kt = 1; SVD's temporal one is (3, 1, 1).
 typedef struct ConvSpec {
-    int stride[3];      // (T, H, W); 0 counts as 1
-    int lo[3], hi[3];   // zeros in front and behind
+    int stride[3];    // (T, H, W); 0 counts as 1
+    int lo[3], hi[3]; // zeros in front and behind
 } ConvSpec;
 Tensor *op_conv(Graph *g, Tensor *x, Tensor *w, Tensor *bias, Tensor *residual, ConvSpec spec);
-Tensor *op_conv_dx(Graph *g, Tensor *dy, Tensor *w, ConvSpec spec, const int64_t in[3]);   // in = (T, H, W) of x
-Tensor *op_conv_dw(Graph *g, Tensor *dy, Tensor *x, ConvSpec spec, const int64_t kernel[3]); // (O, I, kt, kh, kw)
+Tensor *op_conv_dx(Graph *g, Tensor *dy, Tensor *w, ConvSpec spec,
+                   const int64_t in[3]); // in = (T, H, W) of x
+Tensor *op_conv_dw(Graph *g, Tensor *dy, Tensor *x, ConvSpec spec,
+                   const int64_t kernel[3]); // (O, I, kt, kh, kw)
 
 // ---- Attention ---------------------------------------------------------------------------------
 
@@ -161,9 +168,10 @@ Tensor *op_conv_dw(Graph *g, Tensor *dy, Tensor *x, ConvSpec spec, const int64_t
 //   axis 1: for each (b, s), tokens are t (temporal)
 // q (B, T, S, A*d); k, v have the same dims but their own length along axis. causal: query i sees keys <= i.
 // q, k, v may be slices of the last axis. Dao et al. 2022, arXiv:2205.14135 for why scores are not kept.
-Tensor *op_sdpa(Graph *g, Tensor *q, Tensor *k, Tensor *v, int heads, int axis, double scale, bool causal);
+Tensor *op_sdpa(Graph *g, Tensor *q, Tensor *k, Tensor *v, int heads, int axis, double scale,
+                bool causal);
 // One flat tensor [dq | dk | dv], each contiguous in the shape of q, k, v.
-Tensor *op_sdpa_back(Graph *g, Tensor *dy, Tensor *q, Tensor *k, Tensor *v, int heads, int axis, double scale,
-                     bool causal);
+Tensor *op_sdpa_back(Graph *g, Tensor *dy, Tensor *q, Tensor *k, Tensor *v, int heads, int axis,
+                     double scale, bool causal);
 
 #endif

@@ -9,7 +9,9 @@ double optim_norm(int64_t cnt, const float *grad) {
     return sqrt(sum);
 }
 
-double optim_clip(double norm, double max_norm) { return max_norm > 0 && norm > max_norm ? max_norm / norm : 1; }
+double optim_clip(double norm, double max_norm) {
+    return max_norm > 0 && norm > max_norm ? max_norm / norm : 1;
+}
 
 void optim_adamw(const OptimAdamw *cfg, int64_t step, int64_t cnt, double scale, const float *grad,
                  const OptimState *before, const OptimState *after) {
@@ -19,7 +21,8 @@ void optim_adamw(const OptimAdamw *cfg, int64_t step, int64_t cnt, double scale,
         double g = sign * grad[i];
         double m = cfg->beta1 * before->m[i] + (1 - cfg->beta1) * g;
         double v = cfg->beta2 * before->v[i] + (1 - cfg->beta2) * g * g;
-        after->theta[i] = (float)(decay * before->theta[i] - cfg->lr * (m / c1) / (sqrt(v / c2) + cfg->eps));
+        after->theta[i] =
+            (float)(decay * before->theta[i] - cfg->lr * (m / c1) / (sqrt(v / c2) + cfg->eps));
         after->m[i] = (float)m;
         after->v[i] = (float)v;
     }

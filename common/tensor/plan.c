@@ -19,31 +19,31 @@ enum { ALIGN = 64, NONE = -1, TOP_CNT = 5 };
 
 typedef struct Buffer {
     uint64_t bytes, offset;
-    int first, last;       // steps, inclusive
-    const Tensor *tensor;  // the first tensor to live here; NULL = workspace
+    int first, last;      // steps, inclusive
+    const Tensor *tensor; // the first tensor to live here; NULL = workspace
     TensorKind kind;
 } Buffer;
 
 // What the plan knows of one node, by node id.
 typedef struct Slot {
     bool needed;
-    int last_use;          // last step that reads it (or its views); cnt = kept to the end
-    int buffer;            // arena buffer of a root, or NONE
-    void *io;              // inputs and outputs: current storage
-    void *io_owned;        // what plan_new allocated for it
+    int last_use;   // last step that reads it (or its views); cnt = kept to the end
+    int buffer;     // arena buffer of a root, or NONE
+    void *io;       // inputs and outputs: current storage
+    void *io_owned; // what plan_new allocated for it
 } Slot;
 
 struct Plan {
     Graph *g;
     Backend *be;
     PlanOptions opt;
-    Arena arena;           // steps, buffers, kernel states
-    Slot *slot;            // [node_cnt]
+    Arena arena; // steps, buffers, kernel states
+    Slot *slot;  // [node_cnt]
     int node_cnt;
-    Step *step;            // [step_cnt]
+    Step *step; // [step_cnt]
     int step_cnt;
-    int *work_buffer;      // [step_cnt]
-    Buffer *buffer;        // [buffer_cnt]
+    int *work_buffer; // [step_cnt]
+    Buffer *buffer;   // [buffer_cnt]
     int buffer_cnt;
     int peak_step;
     unsigned char *memory; // arena_bytes
@@ -87,7 +87,9 @@ static Err make_steps(Plan *p) {
         const Tensor *t = p->g->node[i];
         if (!p->slot[i].needed || t->op <= OP_VIEW) continue;
         const Kernel *kernel = &p->be->kernel[t->op];
-        if (!kernel->run) FAIL(ERR_DEVICE, "%s: the %s backend has no %s", t->name, p->be->name, op_info(t->op)->name);
+        if (!kernel->run)
+            FAIL(ERR_DEVICE, "%s: the %s backend has no %s", t->name, p->be->name,
+                 op_info(t->op)->name);
         Step *s = &p->step[p->step_cnt++];
         *s = (Step){.node = t, .arena = &p->arena};
         if (kernel->prepare) TRY(kernel->prepare(p->be, s));
@@ -99,7 +101,8 @@ static Err make_steps(Plan *p) {
 // ---- Lives and buffers ----
 
 static void find_last_uses(Plan *p) {
-    for (int i = 0; i < p->node_cnt; i++) p->slot[i] = (Slot){.needed = p->slot[i].needed, .last_use = NONE, .buffer = NONE};
+    for (int i = 0; i < p->node_cnt; i++)
+        p->slot[i] = (Slot){.needed = p->slot[i].needed, .last_use = NONE, .buffer = NONE};
     for (int s = 0; s < p->step_cnt; s++) {
         const Tensor *t = p->step[s].node;
         for (int k = 0; k < t->in_cnt; k++)
@@ -137,11 +140,13 @@ static void make_buffers(Plan *p) {
             slot->buffer = p->slot[root_of(t->in[0])->id].buffer;
             p->buffer[slot->buffer].last = last;
         } else if (!is_io(t)) {
-            slot->buffer = add_buffer(p, (Buffer){align_up(tensor_bytes(p, t)), 0, s, last, t, t->kind});
+            slot->buffer =
+                add_buffer(p, (Buffer){align_up(tensor_bytes(p, t)), 0, s, last, t, t->kind});
         }
         uint64_t work = align_up(p->step[s].work_bytes);
         if (work > p->table.work_bytes) p->table.work_bytes = work;
-        p->work_buffer[s] = work ? add_buffer(p, (Buffer){work, 0, s, s, NULL, KIND_ACTIVATION}) : NONE;
+        p->work_buffer[s] =
+            work ? add_buffer(p, (Buffer){work, 0, s, s, NULL, KIND_ACTIVATION}) : NONE;
     }
 }
 
@@ -154,7 +159,8 @@ static int larger_first(const void *a, const void *b) {
 // Each buffer, largest first, goes to the lowest gap that is free during its whole life.
 static void place_buffers(Plan *p) {
     int n = p->buffer_cnt, placed_cnt = 0;
-    Buffer **order = malloc(sizeof *order * (size_t)(n + 1)), **placed = malloc(sizeof *placed * (size_t)(n + 1));
+    Buffer **order = malloc(sizeof *order * (size_t)(n + 1)),
+           **placed = malloc(sizeof *placed * (size_t)(n + 1));
     die_unless(order && placed, "plan: out of memory for %d buffers", n);
     for (int i = 0; i < n; i++) order[i] = &p->buffer[i];
     qsort(order, (size_t)n, sizeof *order, larger_first);
@@ -194,18 +200,21 @@ static void find_peak(Plan *p) {
     free(delta);
     for (int i = 0; i < p->buffer_cnt; i++) {
         const Buffer *b = &p->buffer[i];
-        if (b->first <= p->peak_step && b->last >= p->peak_step) p->table.peak_bytes[b->kind] += b->bytes;
+        if (b->first <= p->peak_step && b->last >= p->peak_step)
+            p->table.peak_bytes[b->kind] += b->bytes;
     }
 }
 
 static void count_weights_and_io(Plan *p) {
-    bool *direct = calloc((size_t)p->node_cnt + 1, sizeof *direct); // some step reads the file's bytes
+    bool *direct =
+        calloc((size_t)p->node_cnt + 1, sizeof *direct); // some step reads the file's bytes
     die_unless(direct, "plan: out of memory for %d nodes", p->node_cnt);
     for (int s = 0; s < p->step_cnt; s++) {
         const Step *step = &p->step[s];
         for (int k = 0; k < step->node->in_cnt; k++) {
             const Tensor *in = step->node->in[k] ? root_of(step->node->in[k]) : NULL;
-            if (in && in->op == OP_WEIGHT && !(step->packed && step->packed->weight == in->data)) direct[in->id] = true;
+            if (in && in->op == OP_WEIGHT && !(step->packed && step->packed->weight == in->data))
+                direct[in->id] = true;
         }
         bool first = step->packed != NULL;
         for (int q = 0; q < s && first; q++) first = p->step[q].packed != step->packed;
@@ -247,7 +256,8 @@ static void top_add(Top top[TOP_CNT], uint64_t bytes, const char *name, const ch
     }
 }
 
-static const char *const kind_name[KIND_COUNT] = {"weight", "input", "output", "activation", "gradient"};
+static const char *const kind_name[KIND_COUNT] = {"weight", "input", "output", "activation",
+                                                  "gradient"};
 
 static void find_top(const Plan *p, Top top[TOP_CNT]) {
     memset(top, 0, sizeof *top * TOP_CNT);
@@ -261,7 +271,8 @@ static void find_top(const Plan *p, Top top[TOP_CNT]) {
     }
     for (int i = 0; i < p->node_cnt; i++) {
         const Tensor *t = p->g->node[i];
-        if (p->slot[i].needed && (is_io(t) || t->op == OP_WEIGHT)) top_add(top, tensor_bytes(p, t), t->name, kind_name[t->kind]);
+        if (p->slot[i].needed && (is_io(t) || t->op == OP_WEIGHT))
+            top_add(top, tensor_bytes(p, t), t->name, kind_name[t->kind]);
     }
 }
 
@@ -273,10 +284,11 @@ static Err check_fit(const Plan *p) {
     find_top(p, top);
     size_t n = 0;
     for (int i = 0; i < TOP_CNT && top[i].name && n < sizeof text; i++)
-        n += (size_t)snprintf(text + n, sizeof text - n, "%s %s (%s, %s)", i ? "," : "", top[i].name, top[i].what,
-                              bytes_text(top[i].bytes, a));
-    FAIL(ERR_MEMORY, "the plan needs %s, the limit is %s: %llu bytes (%s) are missing; largest:%s", bytes_text(total, a),
-         bytes_text(limit, b), (unsigned long long)(total - limit), bytes_text(total - limit, c), text);
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s %s (%s, %s)", i ? "," : "",
+                              top[i].name, top[i].what, bytes_text(top[i].bytes, a));
+    FAIL(ERR_MEMORY, "the plan needs %s, the limit is %s: %llu bytes (%s) are missing; largest:%s",
+         bytes_text(total, a), bytes_text(limit, b), (unsigned long long)(total - limit),
+         bytes_text(total - limit, c), text);
 }
 
 void plan_print(const Plan *p, FILE *out) {
@@ -286,7 +298,9 @@ void plan_print(const Plan *p, FILE *out) {
     fprintf(out, "  %-22s %12s\n", "total", bytes_text(m->total_bytes, buf));
     fprintf(out, "  %-22s %12s\n", "arena", bytes_text(m->arena_bytes, buf));
     for (int k = 0; k < KIND_COUNT; k++)
-        if (m->peak_bytes[k]) fprintf(out, "    at peak: %-11s %12s\n", kind_name[k], bytes_text(m->peak_bytes[k], buf));
+        if (m->peak_bytes[k])
+            fprintf(out, "    at peak: %-11s %12s\n", kind_name[k],
+                    bytes_text(m->peak_bytes[k], buf));
     fprintf(out, "    largest workspace    %12s\n", bytes_text(m->work_bytes, buf));
     fprintf(out, "  %-22s %12s\n", "inputs and outputs", bytes_text(m->io_bytes, buf));
     fprintf(out, "  %-22s %12s\n", "packed weights", bytes_text(m->packed_bytes, buf));
@@ -303,7 +317,8 @@ void plan_print(const Plan *p, FILE *out) {
                 if ((int)p->step[q].node->op == op && !strcmp(p->step[q].note, p->step[s].note)) {
                     if (!cnt++) first = q;
                 }
-            if (first == s) fprintf(out, "  %6d x %s %s\n", cnt, op_info((Op)op)->name, p->step[s].note);
+            if (first == s)
+                fprintf(out, "  %6d x %s %s\n", cnt, op_info((Op)op)->name, p->step[s].note);
         }
     }
 }
@@ -322,7 +337,8 @@ static void *storage(const Plan *p, const Tensor *t) {
 static void resolve_step(Plan *p, int i) {
     Step *s = &p->step[i];
     s->dst = storage(p, s->node);
-    for (int k = 0; k < s->node->in_cnt; k++) s->src[k] = s->node->in[k] ? storage(p, s->node->in[k]) : NULL;
+    for (int k = 0; k < s->node->in_cnt; k++)
+        s->src[k] = s->node->in[k] ? storage(p, s->node->in[k]) : NULL;
     s->work = p->work_buffer[i] == NONE ? NULL : p->memory + p->buffer[p->work_buffer[i]].offset;
 }
 
@@ -330,13 +346,16 @@ static Err allocate(Plan *p) {
     char buf[32];
     TRY(backend_commit(p->be));
     p->memory = aligned_alloc(ALIGN, align_up(p->table.arena_bytes) + ALIGN);
-    if (!p->memory) FAIL(ERR_MEMORY, "the system refuses %s for the plan", bytes_text(p->table.arena_bytes, buf));
+    if (!p->memory)
+        FAIL(ERR_MEMORY, "the system refuses %s for the plan",
+             bytes_text(p->table.arena_bytes, buf));
     for (int i = 0; i < p->node_cnt; i++) {
         const Tensor *t = p->g->node[i];
         if (!p->slot[i].needed || !is_io(t)) continue;
         uint64_t bytes = align_up(tensor_bytes(p, t));
         p->slot[i].io = p->slot[i].io_owned = aligned_alloc(ALIGN, bytes);
-        if (!p->slot[i].io) FAIL(ERR_MEMORY, "the system refuses %s for %s", bytes_text(bytes, buf), t->name);
+        if (!p->slot[i].io)
+            FAIL(ERR_MEMORY, "the system refuses %s for %s", bytes_text(bytes, buf), t->name);
         memset(p->slot[i].io, 0, bytes);
     }
     for (int s = 0; s < p->step_cnt; s++) resolve_step(p, s);
@@ -362,7 +381,8 @@ Err plan_new(Plan **out, Graph *g, Backend *be, PlanOptions opt) {
     *out = NULL;
     Plan *p = calloc(1, sizeof *p);
     die_unless(p, "plan: out of memory");
-    *p = (Plan){.g = g, .be = be, .opt = opt, .node_cnt = g->node_cnt, .table = {.node_cnt = g->node_cnt}};
+    *p = (Plan){
+        .g = g, .be = be, .opt = opt, .node_cnt = g->node_cnt, .table = {.node_cnt = g->node_cnt}};
     p->slot = arena_array(&p->arena, Slot, p->node_cnt + 1);
     Err err = compile(p);
     if (err) {
@@ -390,7 +410,8 @@ const PlanMemory *plan_memory(const Plan *p) { return &p->table; }
 
 static Err want_io(const Plan *p, const Tensor *t, const char *what) {
     if (!t || t->id >= p->node_cnt || p->g->node[t->id] != t || !is_io(t))
-        FAIL(ERR_USAGE, "%s: %s is not an input or output of this plan", what, t ? t->name : "(null)");
+        FAIL(ERR_USAGE, "%s: %s is not an input or output of this plan", what,
+             t ? t->name : "(null)");
     return ERR_OK;
 }
 
@@ -411,7 +432,8 @@ Err plan_read(Plan *p, const Tensor *t, void *data) {
 
 Err plan_bind(Plan *p, const Tensor *t, void *data) {
     TRY(want_io(p, t, "plan_bind"));
-    if ((uintptr_t)data % ALIGN) FAIL(ERR_USAGE, "plan_bind: the memory for %s is not %d-byte aligned", t->name, ALIGN);
+    if ((uintptr_t)data % ALIGN)
+        FAIL(ERR_USAGE, "plan_bind: the memory for %s is not %d-byte aligned", t->name, ALIGN);
     Slot *slot = &p->slot[t->id];
     if (!slot->needed) return ERR_OK;
     if (slot->io_owned) free(slot->io_owned);
@@ -420,7 +442,8 @@ Err plan_bind(Plan *p, const Tensor *t, void *data) {
     for (int s = 0; s < p->step_cnt; s++) {
         const Tensor *node = p->step[s].node;
         bool reads = node == t;
-        for (int k = 0; k < node->in_cnt && !reads; k++) reads = node->in[k] && root_of(node->in[k]) == t;
+        for (int k = 0; k < node->in_cnt && !reads; k++)
+            reads = node->in[k] && root_of(node->in[k]) == t;
         if (reads) resolve_step(p, s);
     }
     return ERR_OK;
@@ -442,10 +465,11 @@ static Err check_finite(const Plan *p, const Step *s) {
     char shape[96];
     for (int64_t i = 0, n = shape_count(t->shape); i < n; i++) {
         double x;
-        dtype_convert(&x, DTYPE_F64, (const unsigned char *)s->dst + (size_t)i * dtype_bytes(type), type, 1);
+        dtype_convert(&x, DTYPE_F64, (const unsigned char *)s->dst + (size_t)i * dtype_bytes(type),
+                      type, 1);
         if (!isfinite(x))
-            FAIL(ERR_NUMERIC, "%s: %s at element %lld of %s", t->name, isnan(x) ? "NaN" : "Inf", (long long)i,
-                 shape_text(t->shape, shape));
+            FAIL(ERR_NUMERIC, "%s: %s at element %lld of %s", t->name, isnan(x) ? "NaN" : "Inf",
+                 (long long)i, shape_text(t->shape, shape));
     }
     return ERR_OK;
 }

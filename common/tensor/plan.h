@@ -31,15 +31,15 @@ typedef struct PlanOptions {
 
 // What the table shows, in bytes. The arena is what plan_new allocates.
 typedef struct PlanMemory {
-    uint64_t arena_bytes;             // activations, gradients, workspace at their peak
-    uint64_t peak_bytes[KIND_COUNT];  // of the arena at the moment of its peak, by kind
-    uint64_t io_bytes;                // inputs and outputs, unless bound
-    uint64_t work_bytes;              // largest kernel workspace (part of the arena)
-    uint64_t weight_bytes;            // weights as stored (mapped files)
-    uint64_t packed_bytes;            // packed copies this plan uses
-    uint64_t total_bytes;             // arena + io + packed + weights that are not only packed from
-    int node_cnt, run_cnt;            // nodes in the graph; kernels per run
-    double flops;                     // floating point operations per run (multiply-add = 2)
+    uint64_t arena_bytes;            // activations, gradients, workspace at their peak
+    uint64_t peak_bytes[KIND_COUNT]; // of the arena at the moment of its peak, by kind
+    uint64_t io_bytes;               // inputs and outputs, unless bound
+    uint64_t work_bytes;             // largest kernel workspace (part of the arena)
+    uint64_t weight_bytes;           // weights as stored (mapped files)
+    uint64_t packed_bytes;           // packed copies this plan uses
+    uint64_t total_bytes;            // arena + io + packed + weights that are not only packed from
+    int node_cnt, run_cnt;           // nodes in the graph; kernels per run
+    double flops;                    // floating point operations per run (multiply-add = 2)
 } PlanMemory;
 
 // Compiles. ERR_SHAPE and friends when the graph is broken, ERR_MEMORY with the missing bytes and the

@@ -28,14 +28,14 @@
 // One module's A and B within theta; what a bundle's writer needs to know without tensor code.
 typedef struct BoardModule {
     char path[240];
-    int64_t in, out;   // A (rank, in), B (out, rank)
+    int64_t in, out;    // A (rank, in), B (out, rank)
     int64_t a_at, b_at; // first float within theta
     uint32_t dead, pad;
 } BoardModule;
 
 typedef struct BoardSpec {
-    int64_t theta_cnt;  // floats, padding included
-    uint32_t rollouts;  // B
+    int64_t theta_cnt; // floats, padding included
+    uint32_t rollouts; // B
     uint32_t lag;
     uint32_t module_cnt;
     uint32_t rank;
@@ -48,13 +48,13 @@ typedef struct BoardRowNote {
     SlotScore score;
     SlotNorms norms;
     int32_t window_at[SLOT_SEGMENTS_MAX];
-    double grad_norm;      // of this sample's row
+    double grad_norm; // of this sample's row
 } BoardRowNote;
 
 // What one update did.
 typedef struct BoardNote {
     uint64_t version;
-    double grad_norm;      // of the mean gradient before clipping
+    double grad_norm; // of the mean gradient before clipping
     double clip_scale;
     double theta_norm;
     double lr;
@@ -73,20 +73,20 @@ void board_leave(Board *b);
 const BoardSpec *board_spec(const Board *b);
 const BoardModule *board_module(const Board *b, uint32_t i);
 
-uint64_t board_version(const Board *b);                  // acquire
-void board_commit(Board *b, uint64_t version);           // release; learner only
-uint64_t board_durable(const Board *b);                  // acquire
-void board_set_durable(Board *b, uint64_t version);      // release; launcher only
+uint64_t board_version(const Board *b);             // acquire
+void board_commit(Board *b, uint64_t version);      // release; learner only
+uint64_t board_durable(const Board *b);             // acquire
+void board_set_durable(Board *b, uint64_t version); // release; launcher only
 
-float *board_theta(const Board *b, uint64_t version);    // (theta_cnt)
+float *board_theta(const Board *b, uint64_t version); // (theta_cnt)
 float *board_m(const Board *b, uint64_t version);
 float *board_v(const Board *b, uint64_t version);
-float *board_row(const Board *b, uint64_t sample);       // (theta_cnt)
+float *board_row(const Board *b, uint64_t sample); // (theta_cnt)
 BoardRowNote *board_row_note(const Board *b, uint64_t sample);
 BoardNote *board_note(const Board *b, uint64_t version); // ring of ring_cnt
 
-uint64_t board_tag(const Board *b, uint64_t sample);     // acquire
-void board_set_tag(Board *b, uint64_t sample);           // release: tag = sample + 1
+uint64_t board_tag(const Board *b, uint64_t sample); // acquire
+void board_set_tag(Board *b, uint64_t sample);       // release: tag = sample + 1
 // All B samples of update u have their gradient.
 int board_update_ready(const Board *b, uint64_t update);
 

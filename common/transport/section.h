@@ -16,24 +16,24 @@
 #include "common/proc/itinerary.h"
 
 // name, writing stage, what it holds (all F32, channels last)
-#define SECTION_TABLE(X)                                                                            \
-    X(PIXELS,      DECODER,  "conditioning image in [0, 1] (H, W, 3)")                              \
-    X(COND,        DECODER,  "conditioning latent, unscaled (h, w, C)")                             \
-    X(EMBED,       SAMPLER,  "CLIP or text embedding (1, L, D)")                                    \
-    X(X_K,         SAMPLER,  "latent before the window (F, h, w, C)")                               \
-    X(X_AHEAD,     SAMPLER,  "the sampler's own x_0, for hand-over and previews (F, h, w, C)")      \
-    X(X_0,         LEARNER,  "clean latent (F, h, w, C)")                                           \
-    X(LAST,        DECODER,  "hand-over frame in [0, 1] (H, W, 3)")                                 \
-    X(FRAMES,      DECODER,  "decoded frames, raw in [-1, 1] (F', H, W, 3)")                        \
-    X(GRAD_FRAMES, REWARDER, "dR/dframes (F', H, W, 3)")                                            \
-    X(GRAD_X_0,    DECODER,  "dR/dx_0 (F, h, w, C)")                                                \
-    X(GRAD_THETA,  LEARNER,  "dR/dtheta of this segment (theta_cnt)")
+#define SECTION_TABLE(X)                                                                  \
+    X(PIXELS, DECODER, "conditioning image in [0, 1] (H, W, 3)")                          \
+    X(COND, DECODER, "conditioning latent, unscaled (h, w, C)")                           \
+    X(EMBED, SAMPLER, "CLIP or text embedding (1, L, D)")                                 \
+    X(X_K, SAMPLER, "latent before the window (F, h, w, C)")                              \
+    X(X_AHEAD, SAMPLER, "the sampler's own x_0, for hand-over and previews (F, h, w, C)") \
+    X(X_0, LEARNER, "clean latent (F, h, w, C)")                                          \
+    X(LAST, DECODER, "hand-over frame in [0, 1] (H, W, 3)")                               \
+    X(FRAMES, DECODER, "decoded frames, raw in [-1, 1] (F', H, W, 3)")                    \
+    X(GRAD_FRAMES, REWARDER, "dR/dframes (F', H, W, 3)")                                  \
+    X(GRAD_X_0, DECODER, "dR/dx_0 (F, h, w, C)")                                          \
+    X(GRAD_THETA, LEARNER, "dR/dtheta of this segment (theta_cnt)")
 
 typedef enum SectionKind {
 #define X(name, writer, what) SECTION_##name,
     SECTION_TABLE(X)
 #undef X
-    SECTION_CNT,
+        SECTION_CNT,
 } SectionKind;
 
 const char *section_name(SectionKind kind);
@@ -42,10 +42,9 @@ StageKind section_writer(SectionKind kind);
 // The layout of all sections of a run.
 typedef struct SectionTable {
     uint32_t slots, segments;
-    uint64_t bytes[SECTION_CNT];       // of one section; 0 = not used in this run
-    uint64_t offset[SECTION_CNT];      // within the writer's block: of slot 0, segment 0
-    uint64_t stride;                   // distance of segments within a kind is bytes rounded up; see section_at
-    uint64_t block_bytes[STAGE_CNT];   // size of each stage's block
+    uint64_t bytes[SECTION_CNT];     // of one section; 0 = not used in this run
+    uint64_t offset[SECTION_CNT];    // within the writer's block: of slot 0, segment 0
+    uint64_t block_bytes[STAGE_CNT]; // size of each stage's block
 } SectionTable;
 
 // Fills offsets and block sizes from slots, segments and bytes[].

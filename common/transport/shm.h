@@ -11,8 +11,8 @@
 #include "common/base/err.h"
 
 typedef struct Shm {
-    int fd;        // -1 = none
-    void *base;    // mapped read and write
+    int fd;     // -1 = none
+    void *base; // mapped read and write
     uint64_t bytes;
 } Shm;
 

@@ -27,25 +27,25 @@ typedef enum SlotPurpose { SLOT_TRAIN, SLOT_PREVIEW } SlotPurpose;
 
 // Written by the launcher before publish.
 typedef struct SlotHeader {
-    uint64_t sample;      // global over the run; preview samples count in their own space
-    uint64_t update;      // sample / B
-    uint32_t purpose;     // SlotPurpose
-    uint32_t tuned;       // previews: 1 = with the adapter, 0 = base
+    uint64_t sample;  // global over the run; preview samples count in their own space
+    uint64_t update;  // sample / B
+    uint32_t purpose; // SlotPurpose
+    uint32_t tuned;   // previews: 1 = with the adapter, 0 = base
     int32_t window_at[SLOT_SEGMENTS_MAX]; // first step of the window, per segment
-    char source[SLOT_PATH_MAX]; // image path or prompt, NUL terminated
+    char source[SLOT_PATH_MAX];           // image path or prompt, NUL terminated
 } SlotHeader;
 
 // Written by the rewarder in `score`.
 typedef struct SlotScore {
-    double reward;                 // weighted sum
-    double term[SLOT_TERMS_MAX];   // each reward before weighting
-    double saturated;              // fraction of values that the pixel clamp cut
+    double reward;               // weighted sum
+    double term[SLOT_TERMS_MAX]; // each reward before weighting
+    double saturated;            // fraction of values that the pixel clamp cut
 } SlotScore;
 
 // Written by the decoder in `pull` and the learner in `learn`, per segment.
 typedef struct SlotNorms {
-    double grad_x0[SLOT_SEGMENTS_MAX];   // |dR/dx_0|            (decoder)
-    double gain[SLOT_SEGMENTS_MAX];      // gamma of the window  (learner)
+    double grad_x0[SLOT_SEGMENTS_MAX]; // |dR/dx_0|            (decoder)
+    double gain[SLOT_SEGMENTS_MAX];    // gamma of the window  (learner)
 } SlotNorms;
 
 typedef struct Slot {
@@ -55,18 +55,23 @@ typedef struct Slot {
     _Alignas(SLOT_LINE) SlotNorms norms;
 } Slot;
 
-static inline uint64_t slot_word(uint32_t epoch, uint32_t step) { return (uint64_t)epoch << 32 | step; }
+static inline uint64_t slot_word(uint32_t epoch, uint32_t step) {
+    return (uint64_t)epoch << 32 | step;
+}
 static inline uint32_t slot_epoch(uint64_t word) { return (uint32_t)(word >> 32); }
 static inline uint32_t slot_step(uint64_t word) { return (uint32_t)word; }
 
 // acquire
-static inline uint64_t slot_load(const Slot *s) { return atomic_load_explicit(&s->word, memory_order_acquire); }
+static inline uint64_t slot_load(const Slot *s) {
+    return atomic_load_explicit(&s->word, memory_order_acquire);
+}
 
 // Release; false if the word is no longer `from` (the epoch moved on).
 bool slot_advance(Slot *s, uint64_t from, uint32_t next_step);
 
 // Launcher only.
-void slot_publish(Slot *s, uint32_t epoch, const SlotHeader *header); // dies unless the slot is DONE
+void slot_publish(Slot *s, uint32_t epoch,
+                  const SlotHeader *header); // dies unless the slot is DONE
 void slot_reset(Slot *s, uint32_t epoch, uint32_t step);
 
 #endif

@@ -33,9 +33,10 @@ Tensor *op_conv(Graph *g, Tensor *x, Tensor *w, Tensor *bias, Tensor *residual, 
 
 Err op_shape_conv(Tensor *t) {
     const Tensor *x = t->in[0], *w = t->in[1], *bias = t->in[2], *residual = t->in[3];
-    WANT(x->shape.rank == 5 && w->shape.rank == 5, "want x (N, T, H, W, I) and w (O, I, kt, kh, kw)");
-    WANT(last_dim(x) == w->shape.dim[1], "x has %lld channels, the weight takes %lld", (long long)last_dim(x),
-         (long long)w->shape.dim[1]);
+    WANT(x->shape.rank == 5 && w->shape.rank == 5,
+         "want x (N, T, H, W, I) and w (O, I, kt, kh, kw)");
+    WANT(last_dim(x) == w->shape.dim[1], "x has %lld channels, the weight takes %lld",
+         (long long)last_dim(x), (long long)w->shape.dim[1]);
     int64_t n = x->shape.dim[0], o = w->shape.dim[0];
     t->shape = SHAPE(n, 0, 0, 0, o);
     for (int i = 0; i < 3; i++) {
@@ -47,9 +48,11 @@ Err op_shape_conv(Tensor *t) {
     if (bias) {
         bool one = bias->shape.rank == 1 && bias->shape.dim[0] == o;
         bool each = bias->shape.rank == 2 && bias->shape.dim[0] == n && bias->shape.dim[1] == o;
-        WANT(one || each, "the bias must be (%lld) or (%lld, %lld)", (long long)o, (long long)n, (long long)o);
+        WANT(one || each, "the bias must be (%lld) or (%lld, %lld)", (long long)o, (long long)n,
+             (long long)o);
     }
-    WANT(!residual || shape_equal(residual->shape, t->shape), "the residual must have the shape of the result");
+    WANT(!residual || shape_equal(residual->shape, t->shape),
+         "the residual must have the shape of the result");
     return ERR_OK;
 }
 
@@ -57,7 +60,8 @@ void op_grad_conv(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx
     Tensor *x = t->in[0], *w = t->in[1], *bias = t->in[2];
     if (want[0]) dx[0] = op_conv_dx(g, dy, w, conv_spec(t), x->shape.dim + 1);
     if (want[1]) dx[1] = op_conv_dw(g, dy, x, conv_spec(t), w->shape.dim + 2);
-    if (want[2]) dx[2] = op_reshape(g, op_sum(g, dy, bias->shape.rank == 1 ? 0xF : 0xE), bias->shape);
+    if (want[2])
+        dx[2] = op_reshape(g, op_sum(g, dy, bias->shape.rank == 1 ? 0xF : 0xE), bias->shape);
     if (want[3]) dx[3] = dy;
 }
 
@@ -74,8 +78,8 @@ Err op_shape_conv_dx(Tensor *t) {
     const int64_t *in = t->attr.conv.in;
     for (int i = 0; i < 3; i++) {
         t->attr.conv.kernel[i] = w->shape.dim[2 + i];
-        WANT(out_size(t, i, in[i], w->shape.dim[2 + i]) == dy->shape.dim[1 + i], "dy is not the result of x on axis %d",
-             1 + i);
+        WANT(out_size(t, i, in[i], w->shape.dim[2 + i]) == dy->shape.dim[1 + i],
+             "dy is not the result of x on axis %d", 1 + i);
     }
     t->shape = SHAPE(dy->shape.dim[0], in[0], in[1], in[2], w->shape.dim[1]);
     return ERR_OK;
@@ -99,8 +103,8 @@ Err op_shape_conv_dw(Tensor *t) {
     const int64_t *k = t->attr.conv.kernel;
     for (int i = 0; i < 3; i++) {
         t->attr.conv.in[i] = x->shape.dim[1 + i];
-        WANT(out_size(t, i, x->shape.dim[1 + i], k[i]) == dy->shape.dim[1 + i], "dy is not the result of x on axis %d",
-             1 + i);
+        WANT(out_size(t, i, x->shape.dim[1 + i], k[i]) == dy->shape.dim[1 + i],
+             "dy is not the result of x on axis %d", 1 + i);
     }
     t->shape = SHAPE(last_dim(dy), last_dim(x), k[0], k[1], k[2]);
     return ERR_OK;

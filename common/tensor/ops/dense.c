@@ -12,12 +12,16 @@ static Tensor *bias_grad(Graph *g, Tensor *dy) {
 static Err dense_shape(Tensor *t, const Tensor *bias, const Tensor *residual) {
     const Tensor *x = t->in[0], *w = t->in[1];
     WANT(x->shape.rank >= 1 && w->shape.rank == 2, "want x (..., K) and a matrix");
-    int64_t k = w->shape.dim[t->attr.linear.trans ? 0 : 1], n = w->shape.dim[t->attr.linear.trans ? 1 : 0];
-    WANT(last_dim(x) == k, "x has %lld columns, the weight takes %lld", (long long)last_dim(x), (long long)k);
+    int64_t k = w->shape.dim[t->attr.linear.trans ? 0 : 1],
+            n = w->shape.dim[t->attr.linear.trans ? 1 : 0];
+    WANT(last_dim(x) == k, "x has %lld columns, the weight takes %lld", (long long)last_dim(x),
+         (long long)k);
     t->shape = x->shape;
     t->shape.dim[t->shape.rank - 1] = n;
-    WANT(!bias || (bias->shape.rank == 1 && bias->shape.dim[0] == n), "the bias must be (%lld)", (long long)n);
-    WANT(!residual || shape_equal(residual->shape, t->shape), "the residual must have the shape of the result");
+    WANT(!bias || (bias->shape.rank == 1 && bias->shape.dim[0] == n), "the bias must be (%lld)",
+         (long long)n);
+    WANT(!residual || shape_equal(residual->shape, t->shape),
+         "the residual must have the shape of the result");
     return ERR_OK;
 }
 
@@ -40,10 +44,13 @@ void op_grad_linear(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **
     if (want[3]) dx[3] = dy;
 }
 
-Tensor *op_linear_dw(Graph *g, Tensor *dy, Tensor *x) { return NODE(g, OP_linear_dw, (OpAttr){0}, dy, x); }
+Tensor *op_linear_dw(Graph *g, Tensor *dy, Tensor *x) {
+    return NODE(g, OP_linear_dw, (OpAttr){0}, dy, x);
+}
 Err op_shape_linear_dw(Tensor *t) {
     const Tensor *dy = t->in[0], *x = t->in[1];
-    WANT(shape_count(dy->shape) / last_dim(dy) == shape_count(x->shape) / last_dim(x), "dy and x differ in rows");
+    WANT(shape_count(dy->shape) / last_dim(dy) == shape_count(x->shape) / last_dim(x),
+         "dy and x differ in rows");
     t->shape = SHAPE(last_dim(dy), last_dim(x));
     return ERR_OK;
 }
@@ -52,16 +59,17 @@ void op_grad_linear_dw(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor
     if (want[1]) dx[1] = op_linear_t(g, t->in[0], dy, NULL, NULL);
 }
 
-static Tensor *lora(Graph *g, Tensor *x, Tensor *w, Tensor *a, Tensor *b, double scale, Tensor *bias, Tensor *residual,
-                    bool trans) {
-    return NODE(g, OP_lora_linear, ((OpAttr){.linear = {trans, scale}}), x, w, a, b, bias, residual);
+static Tensor *lora(Graph *g, Tensor *x, Tensor *w, Tensor *a, Tensor *b, double scale,
+                    Tensor *bias, Tensor *residual, bool trans) {
+    return NODE(g, OP_lora_linear, ((OpAttr){.linear = {trans, scale}}), x, w, a, b, bias,
+                residual);
 }
-Tensor *op_lora_linear(Graph *g, Tensor *x, Tensor *w, Tensor *a, Tensor *b, double scale, Tensor *bias,
-                       Tensor *residual) {
+Tensor *op_lora_linear(Graph *g, Tensor *x, Tensor *w, Tensor *a, Tensor *b, double scale,
+                       Tensor *bias, Tensor *residual) {
     return lora(g, x, w, a, b, scale, bias, residual, false);
 }
-Tensor *op_lora_linear_t(Graph *g, Tensor *x, Tensor *w, Tensor *a, Tensor *b, double scale, Tensor *bias,
-                         Tensor *residual) {
+Tensor *op_lora_linear_t(Graph *g, Tensor *x, Tensor *w, Tensor *a, Tensor *b, double scale,
+                         Tensor *bias, Tensor *residual) {
     return lora(g, x, w, a, b, scale, bias, residual, true);
 }
 Err op_shape_lora_linear(Tensor *t) {
@@ -69,7 +77,8 @@ Err op_shape_lora_linear(Tensor *t) {
     TRY(dense_shape(t, t->in[4], t->in[5]));
     WANT(a->shape.rank == 2 && b->shape.rank == 2 && a->shape.dim[0] == b->shape.dim[1] &&
              a->shape.dim[1] == w->shape.dim[1] && b->shape.dim[0] == w->shape.dim[0],
-         "want A (r, %lld) and B (%lld, r)", (long long)w->shape.dim[1], (long long)w->shape.dim[0]);
+         "want A (r, %lld) and B (%lld, r)", (long long)w->shape.dim[1],
+         (long long)w->shape.dim[0]);
     return ERR_OK;
 }
 
@@ -81,8 +90,11 @@ void op_grad_lora_linear(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tens
     if (want[0]) dx[0] = lora(g, dy, w, a, b, scale, NULL, NULL, !trans);
     Tensor *narrow = trans ? dy : t->in[0], *wide = trans ? t->in[0] : dy; // (..., K), (..., N)
     if (want[1]) dx[1] = op_linear_dw(g, wide, narrow);
-    if (want[2]) dx[2] = op_affine(g, op_linear_dw(g, op_linear_t(g, wide, b, NULL, NULL), narrow), scale, 0);
-    if (want[3]) dx[3] = op_affine(g, op_linear_dw(g, wide, op_linear(g, narrow, a, NULL, NULL)), scale, 0);
+    if (want[2])
+        dx[2] =
+            op_affine(g, op_linear_dw(g, op_linear_t(g, wide, b, NULL, NULL), narrow), scale, 0);
+    if (want[3])
+        dx[3] = op_affine(g, op_linear_dw(g, wide, op_linear(g, narrow, a, NULL, NULL)), scale, 0);
     if (want[4]) dx[4] = bias_grad(g, dy);
     if (want[5]) dx[5] = dy;
 }

@@ -29,7 +29,9 @@ Err op_shape_unary_dx(Tensor *t) { return same_as(t, 1); }
 void op_grad_unary(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
     dx[0] = op_unary_dx(g, (UnaryKind)t->attr.unary.kind, dy, t->in[0]);
 }
-void op_grad_unary_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) { no_gradient(g, t); }
+void op_grad_unary_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
+    no_gradient(g, t);
+}
 
 Tensor *op_affine(Graph *g, Tensor *x, double a, double b) {
     return NODE(g, OP_affine, ((OpAttr){.affine = {a, b}}), x);
@@ -50,7 +52,9 @@ Err op_shape_clamp_dx(Tensor *t) { return same_as(t, 1); }
 void op_grad_clamp(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
     dx[0] = op_clamp_dx(g, dy, t->in[0], t->attr.affine.a, t->attr.affine.b);
 }
-void op_grad_clamp_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) { no_gradient(g, t); }
+void op_grad_clamp_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
+    no_gradient(g, t);
+}
 
 // ---- Binary ----
 
@@ -105,7 +109,9 @@ void op_grad_div(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx)
     if (want[1]) dx[1] = op_affine(g, unbroadcast(g, op_mul(g, q, t), t->in[1]), -1, 0);
 }
 
-Tensor *op_lerp(Graph *g, Tensor *a, Tensor *b, Tensor *w) { return NODE(g, OP_lerp, (OpAttr){0}, a, b, w); }
+Tensor *op_lerp(Graph *g, Tensor *a, Tensor *b, Tensor *w) {
+    return NODE(g, OP_lerp, (OpAttr){0}, a, b, w);
+}
 
 Err op_shape_lerp(Tensor *t) {
     TRY(same_as(t, 1));
@@ -126,7 +132,9 @@ void op_grad_lerp(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx
 // ---- Gated and random ----
 
 Tensor *op_geglu(Graph *g, Tensor *x) { return NODE(g, OP_geglu, (OpAttr){0}, x); }
-Tensor *op_geglu_dx(Graph *g, Tensor *dy, Tensor *x) { return NODE(g, OP_geglu_dx, (OpAttr){0}, dy, x); }
+Tensor *op_geglu_dx(Graph *g, Tensor *dy, Tensor *x) {
+    return NODE(g, OP_geglu_dx, (OpAttr){0}, dy, x);
+}
 
 Err op_shape_geglu(Tensor *t) {
     t->shape = t->in[0]->shape;
@@ -142,7 +150,9 @@ Err op_shape_geglu_dx(Tensor *t) {
     WANT(last_dim(t->in[1]) == 2 * last_dim(t->in[0]), "x must be twice as wide as dy");
     return ERR_OK;
 }
-void op_grad_geglu_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) { no_gradient(g, t); }
+void op_grad_geglu_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
+    no_gradient(g, t);
+}
 
 Tensor *op_dropout(Graph *g, Tensor *x, Tensor *key, double p) {
     return p > 0 ? NODE(g, OP_dropout, ((OpAttr){.dropout = {p}}), x, key) : x;
@@ -150,7 +160,8 @@ Tensor *op_dropout(Graph *g, Tensor *x, Tensor *key, double p) {
 Err op_shape_dropout(Tensor *t) {
     t->shape = t->in[0]->shape;
     WANT(t->attr.dropout.p < 1, "dropout probability %g is not below 1", t->attr.dropout.p);
-    WANT(t->in[1]->dtype == DTYPE_I32 && shape_count(t->in[1]->shape) == 8, "the key must be (8) i32");
+    WANT(t->in[1]->dtype == DTYPE_I32 && shape_count(t->in[1]->shape) == 8,
+         "the key must be (8) i32");
     return ERR_OK;
 }
 void op_grad_dropout(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
@@ -176,4 +187,6 @@ Err op_shape_sinusoid_dx(Tensor *t) {
     t->shape = t->in[1]->shape;
     return ERR_OK;
 }
-void op_grad_sinusoid_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) { no_gradient(g, t); }
+void op_grad_sinusoid_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
+    no_gradient(g, t);
+}

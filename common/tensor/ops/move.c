@@ -20,7 +20,8 @@ Tensor *op_reshape(Graph *g, Tensor *x, Shape shape) {
     }
     if (free_axis >= 0 && known > 0) shape.dim[free_axis] = total / known;
     if (shape_count(shape) != total)
-        return graph_fail(g, ERR_SHAPE, "%s: reshape of %s to %s", x->name, shape_text(x->shape, a), shape_text(shape, b));
+        return graph_fail(g, ERR_SHAPE, "%s: reshape of %s to %s", x->name, shape_text(x->shape, a),
+                          shape_text(shape, b));
     if (!tensor_is_contiguous(x)) x = op_copy(g, x, x->dtype);
     if (!x || shape_equal(x->shape, shape)) return x;
     int64_t stride[TENSOR_DIMS_MAX], n = 1;
@@ -35,9 +36,11 @@ Tensor *op_slice(Graph *g, Tensor *x, int axis, int64_t start, int64_t len) {
     if (!x) return NULL;
     char a[96];
     axis = axis_of(x, axis);
-    if (axis < 0 || axis >= x->shape.rank || start < 0 || len < 1 || start + len > x->shape.dim[axis])
-        return graph_fail(g, ERR_SHAPE, "%s: slice [%lld, %lld) of axis %d of %s", x->name, (long long)start,
-                          (long long)(start + len), axis, shape_text(x->shape, a));
+    if (axis < 0 || axis >= x->shape.rank || start < 0 || len < 1 ||
+        start + len > x->shape.dim[axis])
+        return graph_fail(g, ERR_SHAPE, "%s: slice [%lld, %lld) of axis %d of %s", x->name,
+                          (long long)start, (long long)(start + len), axis,
+                          shape_text(x->shape, a));
     if (len == x->shape.dim[axis]) return x;
     Shape shape = x->shape;
     shape.dim[axis] = len;
@@ -108,7 +111,8 @@ Err op_shape_pad(Tensor *t) {
 }
 
 void op_grad_pad(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
-    for (int i = 0; i < t->shape.rank; i++) dy = op_slice(g, dy, i, t->attr.pad.lo[i], t->in[0]->shape.dim[i]);
+    for (int i = 0; i < t->shape.rank; i++)
+        dy = op_slice(g, dy, i, t->attr.pad.lo[i], t->in[0]->shape.dim[i]);
     dx[0] = dy;
 }
 
@@ -150,8 +154,9 @@ Err op_shape_expand(Tensor *t) {
     const Shape in = t->in[0]->shape;
     t->shape = shape_make(in.rank, t->attr.pad.lo);
     for (int i = 0; i < in.rank; i++)
-        WANT(in.dim[i] == 1 || in.dim[i] == t->shape.dim[i], "axis %d has %lld entries, want 1 or %lld", i,
-             (long long)in.dim[i], (long long)t->shape.dim[i]);
+        WANT(in.dim[i] == 1 || in.dim[i] == t->shape.dim[i],
+             "axis %d has %lld entries, want 1 or %lld", i, (long long)in.dim[i],
+             (long long)t->shape.dim[i]);
     return ERR_OK;
 }
 
@@ -169,7 +174,9 @@ static Tensor *index_node(Graph *g, Op op, Tensor *x, Tensor *idx, int axis, int
     return NODE(g, op, ((OpAttr){.index = {.axis = axis_of(x, axis), .len = len}}), x, idx);
 }
 
-Tensor *op_gather(Graph *g, Tensor *x, Tensor *idx, int axis) { return index_node(g, OP_gather, x, idx, axis, 0); }
+Tensor *op_gather(Graph *g, Tensor *x, Tensor *idx, int axis) {
+    return index_node(g, OP_gather, x, idx, axis, 0);
+}
 
 Tensor *op_scatter_add(Graph *g, Tensor *x, Tensor *idx, int axis, int64_t len) {
     return index_node(g, OP_scatter_add, x, idx, axis, len);
@@ -181,7 +188,8 @@ static Err index_check(const Tensor *t, int64_t *m) {
     int axis = t->attr.index.axis;
     WANT(axis >= 0 && axis < x->shape.rank, "axis %d of rank %d", axis, x->shape.rank);
     WANT(idx->dtype == DTYPE_I32, "indices are %s, want i32", dtype_name(idx->dtype));
-    WANT(idx->shape.rank == 1 || (idx->shape.rank == 2 && idx->shape.dim[0] == shape_span(x->shape, 0, axis)),
+    WANT(idx->shape.rank == 1 ||
+             (idx->shape.rank == 2 && idx->shape.dim[0] == shape_span(x->shape, 0, axis)),
          "indices must be (M) or (%lld, M)", (long long)shape_span(x->shape, 0, axis));
     *m = last_dim(idx);
     return ERR_OK;
@@ -220,7 +228,8 @@ Tensor *op_patchify(Graph *g, Tensor *x, int pt, int ph, int pw) {
     return NODE(g, OP_patchify, ((OpAttr){.patch = {.pt = pt, .ph = ph, .pw = pw}}), x);
 }
 
-Tensor *op_unpatchify(Graph *g, Tensor *x, int pt, int ph, int pw, int64_t t, int64_t h, int64_t w, int64_t c) {
+Tensor *op_unpatchify(Graph *g, Tensor *x, int pt, int ph, int pw, int64_t t, int64_t h, int64_t w,
+                      int64_t c) {
     return NODE(g, OP_unpatchify, ((OpAttr){.patch = {pt, ph, pw, t, h, w, c}}), x);
 }
 
@@ -228,15 +237,17 @@ Err op_shape_patchify(Tensor *t) {
     const Shape s = t->in[0]->shape;
     int pt = t->attr.patch.pt, ph = t->attr.patch.ph, pw = t->attr.patch.pw;
     WANT(s.rank == 5, "want (N, T, H, W, C)");
-    WANT(s.dim[1] % pt == 0 && s.dim[2] % ph == 0 && s.dim[3] % pw == 0, "(T, H, W) is not a multiple of (%d, %d, %d)",
-         pt, ph, pw);
-    t->shape = SHAPE(s.dim[0], s.dim[1] / pt * (s.dim[2] / ph) * (s.dim[3] / pw), s.dim[4] * pt * ph * pw);
+    WANT(s.dim[1] % pt == 0 && s.dim[2] % ph == 0 && s.dim[3] % pw == 0,
+         "(T, H, W) is not a multiple of (%d, %d, %d)", pt, ph, pw);
+    t->shape =
+        SHAPE(s.dim[0], s.dim[1] / pt * (s.dim[2] / ph) * (s.dim[3] / pw), s.dim[4] * pt * ph * pw);
     return ERR_OK;
 }
 
 void op_grad_patchify(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
     const int64_t *d = t->in[0]->shape.dim;
-    dx[0] = op_unpatchify(g, dy, t->attr.patch.pt, t->attr.patch.ph, t->attr.patch.pw, d[1], d[2], d[3], d[4]);
+    dx[0] = op_unpatchify(g, dy, t->attr.patch.pt, t->attr.patch.ph, t->attr.patch.pw, d[1], d[2],
+                          d[3], d[4]);
 }
 
 Err op_shape_unpatchify(Tensor *t) {
@@ -256,7 +267,9 @@ void op_grad_unpatchify(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tenso
 // ---- upsample2x, resize ----
 
 Tensor *op_upsample2x(Graph *g, Tensor *x) { return NODE(g, OP_upsample2x, (OpAttr){0}, x); }
-Tensor *op_upsample2x_dx(Graph *g, Tensor *dy) { return NODE(g, OP_upsample2x_dx, (OpAttr){0}, dy); }
+Tensor *op_upsample2x_dx(Graph *g, Tensor *dy) {
+    return NODE(g, OP_upsample2x_dx, (OpAttr){0}, dy);
+}
 
 Err op_shape_upsample2x(Tensor *t) {
     t->shape = t->in[0]->shape;
@@ -272,7 +285,8 @@ void op_grad_upsample2x(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tenso
 
 Err op_shape_upsample2x_dx(Tensor *t) {
     t->shape = t->in[0]->shape;
-    WANT(t->shape.rank == 5 && t->shape.dim[2] % 2 == 0 && t->shape.dim[3] % 2 == 0, "want (N, T, 2H, 2W, C)");
+    WANT(t->shape.rank == 5 && t->shape.dim[2] % 2 == 0 && t->shape.dim[3] % 2 == 0,
+         "want (N, T, 2H, 2W, C)");
     t->shape.dim[2] /= 2;
     t->shape.dim[3] /= 2;
     return ERR_OK;
@@ -282,12 +296,13 @@ void op_grad_upsample2x_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Te
     dx[0] = op_upsample2x(g, dy);
 }
 
-Tensor *op_resize(Graph *g, Tensor *x, Tensor *h_start, Tensor *h_tap, Tensor *w_start, Tensor *w_tap) {
+Tensor *op_resize(Graph *g, Tensor *x, Tensor *h_start, Tensor *h_tap, Tensor *w_start,
+                  Tensor *w_tap) {
     return NODE(g, OP_resize, (OpAttr){0}, x, h_start, h_tap, w_start, w_tap);
 }
 
-Tensor *op_resize_dx(Graph *g, Tensor *dy, Tensor *h_start, Tensor *h_tap, Tensor *w_start, Tensor *w_tap, int64_t h,
-                     int64_t w) {
+Tensor *op_resize_dx(Graph *g, Tensor *dy, Tensor *h_start, Tensor *h_tap, Tensor *w_start,
+                     Tensor *w_tap, int64_t h, int64_t w) {
     return NODE(g, OP_resize_dx, ((OpAttr){.resize = {h, w}}), dy, h_start, h_tap, w_start, w_tap);
 }
 

@@ -5,14 +5,16 @@
 #include "common/tensor/ops/rules.h"
 
 static Err vector_of(const Tensor *v, int64_t c) {
-    WANT(!v || (v->shape.rank == 1 && v->shape.dim[0] == c), "gain and bias must be (%lld)", (long long)c);
+    WANT(!v || (v->shape.rank == 1 && v->shape.dim[0] == c), "gain and bias must be (%lld)",
+         (long long)c);
     return ERR_OK;
 }
 
 // Hands out the two rows of a (2, C) parameter gradient.
 static void give_rows(Graph *g, Tensor *dp, const bool *want, Tensor **dx) {
     for (int i = 0; i < 2; i++)
-        if (want[1 + i] && dp) dx[1 + i] = op_reshape(g, op_slice(g, dp, 0, i, 1), SHAPE(dp->shape.dim[1]));
+        if (want[1 + i] && dp)
+            dx[1 + i] = op_reshape(g, op_slice(g, dp, 0, i, 1), SHAPE(dp->shape.dim[1]));
 }
 
 Tensor *op_layernorm(Graph *g, Tensor *x, Tensor *gamma, Tensor *beta, double eps) {
@@ -47,22 +49,28 @@ void op_grad_layernorm(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor
     if (want[0]) dx[0] = op_layernorm_dx(g, dy, t->in[0], t->in[1], eps);
     if (want[1] || want[2]) give_rows(g, op_layernorm_dp(g, dy, t->in[0], eps), want, dx);
 }
-void op_grad_layernorm_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) { no_gradient(g, t); }
-void op_grad_layernorm_dp(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) { no_gradient(g, t); }
+void op_grad_layernorm_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
+    no_gradient(g, t);
+}
+void op_grad_layernorm_dp(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
+    no_gradient(g, t);
+}
 
-Tensor *op_groupnorm(Graph *g, Tensor *x, Tensor *gamma, Tensor *beta, int groups, double eps, bool silu) {
+Tensor *op_groupnorm(Graph *g, Tensor *x, Tensor *gamma, Tensor *beta, int groups, double eps,
+                     bool silu) {
     return NODE(g, OP_groupnorm, ((OpAttr){.norm = {eps, groups, silu}}), x, gamma, beta);
 }
-Tensor *op_groupnorm_dx(Graph *g, Tensor *dy, Tensor *x, Tensor *gamma, Tensor *beta, int groups, double eps,
-                        bool silu) {
+Tensor *op_groupnorm_dx(Graph *g, Tensor *dy, Tensor *x, Tensor *gamma, Tensor *beta, int groups,
+                        double eps, bool silu) {
     return NODE(g, OP_groupnorm_dx, ((OpAttr){.norm = {eps, groups, silu}}), dy, x, gamma, beta);
 }
-Tensor *op_groupnorm_dp(Graph *g, Tensor *dy, Tensor *x, Tensor *gamma, Tensor *beta, int groups, double eps,
-                        bool silu) {
+Tensor *op_groupnorm_dp(Graph *g, Tensor *dy, Tensor *x, Tensor *gamma, Tensor *beta, int groups,
+                        double eps, bool silu) {
     return NODE(g, OP_groupnorm_dp, ((OpAttr){.norm = {eps, groups, silu}}), dy, x, gamma, beta);
 }
 
-static Err groupnorm_check(const Tensor *t, const Tensor *x, const Tensor *gamma, const Tensor *beta) {
+static Err groupnorm_check(const Tensor *t, const Tensor *x, const Tensor *gamma,
+                           const Tensor *beta) {
     WANT(x->shape.rank >= 2 && t->attr.norm.groups > 0 && last_dim(x) % t->attr.norm.groups == 0,
          "%lld channels do not split into %d groups", (long long)last_dim(x), t->attr.norm.groups);
     TRY(vector_of(gamma, last_dim(x)));
@@ -89,7 +97,12 @@ void op_grad_groupnorm(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor
     double eps = t->attr.norm.eps;
     bool silu = t->attr.norm.silu;
     if (want[0]) dx[0] = op_groupnorm_dx(g, dy, x, gamma, beta, groups, eps, silu);
-    if (want[1] || want[2]) give_rows(g, op_groupnorm_dp(g, dy, x, gamma, beta, groups, eps, silu), want, dx);
+    if (want[1] || want[2])
+        give_rows(g, op_groupnorm_dp(g, dy, x, gamma, beta, groups, eps, silu), want, dx);
 }
-void op_grad_groupnorm_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) { no_gradient(g, t); }
-void op_grad_groupnorm_dp(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) { no_gradient(g, t); }
+void op_grad_groupnorm_dx(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
+    no_gradient(g, t);
+}
+void op_grad_groupnorm_dp(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx) {
+    no_gradient(g, t);
+}

@@ -5,18 +5,18 @@
 
 #include "common/tensor/op.h"
 
-#define OP(name, inputs_min, inputs_max, flags)                                    \
-    Err op_shape_##name(Tensor *t);                                                \
+#define OP(name, inputs_min, inputs_max, flags) \
+    Err op_shape_##name(Tensor *t);             \
     void op_grad_##name(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **dx);
 #include "common/tensor/op.def"
 #undef OP
 
-#define WANT(cond, ...)                                                            \
-    do {                                                                           \
-        if (!(cond)) FAIL(ERR_SHAPE, __VA_ARGS__);                                 \
+#define WANT(cond, ...)                            \
+    do {                                           \
+        if (!(cond)) FAIL(ERR_SHAPE, __VA_ARGS__); \
     } while (0)
 
-#define NODE(g, op, attr, ...)                                                     \
+#define NODE(g, op, attr, ...)                                                                 \
     graph_node((g), (op), (attr), (int)(sizeof((Tensor *[]){__VA_ARGS__}) / sizeof(Tensor *)), \
                (Tensor *[]){__VA_ARGS__})
 
