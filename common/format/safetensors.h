@@ -84,7 +84,8 @@ size_t safetensors_copied_bytes(const Safetensors *s);
 // "[2, 3, 64]" into buf; returns buf.
 char *safetensors_shape_text(const SafetensorsEntry *e, char buf[192]);
 
-// Writes one file as the official writer lays it out: tensors by element size (large first), then name;
+// Writes one file as the official writer lays it out: tensors by element size (large first, I64
+// F64 F32 I32 BF16 F16 U8 BOOL), then name;
 // header padded with spaces to 8 bytes. Atomic: a temporary file beside it, fsync, rename, fsync of the
 // folder; on failure nothing is left. entries need name, dtype, rank, dim, data and bytes; any order.
 Err safetensors_write(const char *path, const SafetensorsEntry *entries, size_t cnt,
