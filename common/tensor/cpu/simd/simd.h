@@ -49,7 +49,7 @@ typedef int32_t vi_unaligned __attribute__((vector_size(VLEN * 4), aligned(4), m
 
 #define SIMD_INLINE static inline __attribute__((always_inline, unused))
 
-SIMD_INLINE vf vf_set(float a) { return (vf){0} + a; } // a in every lane (but -0 becomes 0)
+SIMD_INLINE vf vf_set(float a) { return a - (vf){0}; } // a in every lane; a - 0 is a for every a, so it costs nothing
 SIMD_INLINE vf vf_load(const float *p) { return *(const vf_unaligned *)p; }
 SIMD_INLINE void vf_store(float *p, vf v) { *(vf_unaligned *)p = v; }
 SIMD_INLINE int vf_left(int64_t n) { return n < VLEN ? (int)n : VLEN; }
@@ -59,6 +59,8 @@ SIMD_INLINE vf vf_load_n(const float *p, int n) {
     if (__builtin_expect(n == VLEN, 1)) return vf_load(p);
 #if defined __AVX512F__
     return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#elif defined __AVX2__
+    return (vf)_mm256_maskload_ps(p, (__m256i)((vi){0, 1, 2, 3, 4, 5, 6, 7} < n));
 #else
     vf v = {0};
     for (int i = 0; i < n; i++) v[i] = p[i];
@@ -72,6 +74,8 @@ SIMD_INLINE void vf_store_n(float *p, vf v, int n) {
     }
 #if defined __AVX512F__
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#elif defined __AVX2__
+    _mm256_maskstore_ps(p, (__m256i)((vi){0, 1, 2, 3, 4, 5, 6, 7} < n), (__m256)v);
 #else
     for (int i = 0; i < n; i++) p[i] = v[i];
 #endif
