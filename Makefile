@@ -22,17 +22,25 @@ endif
 MAKEFLAGS += -j$(shell nproc)
 B := $(BUILD)/$(BACKEND)-$(MODE)
 
-# --- Debian/Ubuntu packages as package:file, where the file shows that it is there. Any build or test wants
-# gcc, libc6-dev, binutils (ar, nm), libdnnl-dev (matrix product, convolution), libjansson-dev (JSON),
-# libarchive-dev (tar bundles); `make fuzz` and the format check want clang and clang-format besides.
-DEPS := gcc:gcc libc6-dev:stdio.h binutils:ar libdnnl-dev:dnnl.h libjansson-dev:jansson.h \
-        libarchive-dev:archive.h
-DEPS_DEV := clang:clang libclang-rt-dev:libclang_rt.fuzzer-x86_64.a clang-format:clang-format
-LIBS := -ldnnl -ljansson -larchive -lm -lpthread
+# --- Debian/Ubuntu packages as package:file, where the file shows that it is there, and for a library its
+# link flag. A library counts once a source includes its header: matrix product and convolution (dnnl), JSON
+# (jansson), tar bundles (archive), configs (yaml), hashes (xxhash), messages (zmq, msgpack), video (av...).
+LIBRARIES := libdnnl-dev:dnnl.h:-ldnnl libjansson-dev:jansson.h:-ljansson \
+        libarchive-dev:archive.h:-larchive libyaml-dev:yaml.h:-lyaml libxxhash-dev:xxhash.h:-lxxhash \
+        libzmq3-dev:zmq.h:-lzmq libmsgpack-dev:msgpack.h:-lmsgpackc \
+        libavformat-dev:libavformat/avformat.h:-lavformat libavcodec-dev:libavcodec/avcodec.h:-lavcodec \
+        libavutil-dev:libavutil/avutil.h:-lavutil libswscale-dev:libswscale/swscale.h:-lswscale \
+        libgomp1:omp.h:-lgomp
+included := $(shell grep -rhoE --include=*.[ch] '^\#include <[^>]+>' common launch sampler decoder rewarder \
+        learner tests 2>/dev/null | sed 's/.*<//; s/>.*//' | sort -u)
+used := $(foreach l,$(LIBRARIES),$(if $(filter $(word 2,$(subst :, ,$l)),$(included)),$l))
+LIBS := $(foreach l,$(used),$(lastword $(subst :, ,$l))) -lm -lpthread
+DEPS := gcc:gcc libc6-dev:stdio.h binutils:ar $(filter-out libgomp1:%,$(used))
+DEPS_DEV := clang:clang libclang-rt-dev:libclang_rt.fuzzer-x86_64.a clang-format:clang-format# fuzz, lint
 
 dirs := $(subst :, ,$(PATH)) /usr/include /usr/local/include $(wildcard /usr/include/*-linux-gnu \
         /usr/lib/llvm-*/lib/clang/*/lib/linux)
-missing = $(strip $(foreach d,$(1),$(if $(wildcard $(addsuffix /$(lastword $(subst :, ,$d)),$(dirs))),,\
+missing = $(strip $(foreach d,$(1),$(if $(wildcard $(addsuffix /$(word 2,$(subst :, ,$d)),$(dirs))),,\
           $(firstword $(subst :, ,$d)))))
 need     := $(call missing,$(DEPS))
 need_dev := $(if $(filter deps fuzz lint,$(MAKECMDGOALS)),$(call missing,$(DEPS_DEV)))
