@@ -58,24 +58,25 @@ Err shm_create(Shm *s, const char *what, uint64_t bytes) {
     return err;
 }
 
-static Err join(Shm *s, const char *what) {
+static Err join(Shm *s, const char *what, uint64_t least_bytes) {
     struct stat st;
     if (fstat(s->fd, &st)) FAIL(ERR_PEER, "%s: descriptor %d: %s", what, s->fd, strerror(errno));
-    if ((uint64_t)st.st_size < s->bytes)
-        FAIL(ERR_PEER, "%s: the segment has %lld bytes, want %llu", what, (long long)st.st_size,
-             (unsigned long long)s->bytes);
+    s->bytes = (uint64_t)st.st_size;
+    if (s->bytes < least_bytes)
+        FAIL(ERR_PEER, "%s: the segment has %llu bytes, want %llu", what,
+             (unsigned long long)s->bytes, (unsigned long long)least_bytes);
     return map(s, what);
 }
 
-Err shm_join(Shm *s, const char *what, int fd, uint64_t bytes) {
-    *s = (Shm){.fd = fd, .bytes = bytes};
-    Err err = join(s, what);
+Err shm_join(Shm *s, const char *what, int fd, uint64_t least_bytes) {
+    *s = (Shm){.fd = fd};
+    Err err = join(s, what, least_bytes);
     if (err) *s = (Shm){.fd = -1};
     return err;
 }
 
 void shm_leave(Shm *s) {
     if (s->base) munmap(s->base, s->bytes);
-    if (s->base || s->fd > 0) close(s->fd);
+    if (s->fd >= 0) close(s->fd);
     *s = (Shm){.fd = -1};
 }

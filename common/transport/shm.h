@@ -19,8 +19,8 @@ typedef struct Shm {
 // Zeroed memory. what names it in errors ("sections of the decoder"). ERR_MEMORY says how much /dev/shm has
 // and what was asked (and that Docker gives 64 MiB unless told --shm-size). The descriptor is not close-on-exec.
 Err shm_create(Shm *s, const char *what, uint64_t bytes);
-// Maps an inherited descriptor; ERR_PEER if it is smaller than bytes.
-Err shm_join(Shm *s, const char *what, int fd, uint64_t bytes);
+// Maps all of an inherited descriptor; ERR_PEER if that is less than least_bytes.
+Err shm_join(Shm *s, const char *what, int fd, uint64_t least_bytes);
 // Unmaps and closes; a zeroed Shm or one with fd -1 and base NULL is fine.
 void shm_leave(Shm *s);
 

@@ -1,0 +1,100 @@
+// run: the memory that the processes of one run share, and how each of them maps it.
+//
+// Three kinds of segment, all made by the launcher (shm.h) and inherited:
+//
+//   state    this header, the slots, one page per process (metrics.h)
+//   board    parameters and gradients (board.h)
+//   blocks   one per stage: the sections that it writes (section.h)
+//
+// Writers: the launcher writes everything before a stage starts, `epoch` and `stopping` while they run, and the
+// slots' headers; every other field has the writer that its own header names.
+//
+//     Run run;
+//     TRY(run_create(&run, cfg, &table, &board_spec, modules));     // launcher, and --inline
+//     TRY(run_join(&run, fds));                                     // a stage
+//     run_leave(&run);
+#ifndef COMMON_PROC_RUN_H
+#define COMMON_PROC_RUN_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "common/config/config.h"
+#include "common/proc/itinerary.h"
+#include "common/transport/board.h"
+#include "common/transport/section.h"
+#include "common/transport/shm.h"
+#include "common/transport/slot.h"
+
+enum { RUN_PROCESSES_MAX = 256, RUN_SPANS = 4096 };
+
+// What a process is doing with its time. Every nanosecond of the loop is booked under one of these.
+typedef enum RunTime {
+    RUN_BUSY,
+    RUN_WAIT_INPUT,
+    RUN_WAIT_ROOM,
+    RUN_HOUSEKEEPING,
+    RUN_TIME_CNT
+} RunTime;
+
+// One piece of work, for the timeline.
+typedef struct RunSpan {
+    int64_t start_ns, end_ns; // clock_ns
+    uint64_t sample;
+    uint16_t step; // StepKind; STEP_CNT = update
+    uint16_t segment;
+    uint32_t purpose;
+} RunSpan;
+
+// Written by its process alone; read by `status` and `trace` at any time (relaxed: a torn picture is fine).
+typedef struct RunPage {
+    _Alignas(SLOT_LINE) _Atomic int32_t pid;
+    _Atomic int32_t stage, replica, incarnation;
+    _Atomic uint64_t time_ns[RUN_TIME_CNT];
+    _Atomic int32_t doing;         // RunTime of this moment
+    _Atomic int32_t step, segment; // while busy
+    _Atomic uint64_t sample;
+    _Atomic int64_t since_ns;           // when `doing` began
+    _Atomic uint64_t steps[STEP_CNT];   // completed
+    _Atomic uint64_t step_ns[STEP_CNT]; // their total time
+    _Atomic uint64_t dropped;           // steps whose epoch ended under them
+    _Atomic uint64_t peak_bytes;        // VmHWM
+    _Atomic uint64_t span_cnt;          // spans written since the start; ring of RUN_SPANS
+    RunSpan span[RUN_SPANS];
+} RunPage;
+
+typedef struct RunState {
+    uint64_t magic, bytes, layout; // launcher, checked at join
+    uint32_t slot_cnt, rollouts, segments, lag;
+    uint32_t replicas[STAGE_CNT];
+    uint32_t image_to_video, sampler_handover;
+    SectionTable table;
+    uint64_t pages_at;                             // offset of the pages
+    _Alignas(SLOT_LINE) _Atomic uint32_t epoch;    // launcher
+    _Alignas(SLOT_LINE) _Atomic uint32_t stopping; // launcher: 1 = take no new step
+    _Alignas(SLOT_LINE) Slot slot[];
+} RunState;
+
+typedef struct Run {
+    RunState *state;
+    RunPage *page; // [RUN_PROCESSES_MAX]
+    Board *board;
+    unsigned char *block[STAGE_CNT]; // sections that this process can reach
+    Shm state_shm, board_shm, block_shm[STAGE_CNT];
+    Itinerary train, preview;
+} Run;
+
+// Makes and formats everything; slots start DONE in epoch 1. board may be NULL (sampling only).
+Err run_create(Run *run, const Config *cfg, const SectionTable *table, const BoardSpec *board,
+               const BoardModule *modules);
+// fds: state, board, blocks in stage order, as run_fds wrote them: "3,4,5,6,7,8".
+Err run_join(Run *run, const char *fds);
+void run_fds(const Run *run, char text[128]);
+void run_leave(Run *run);
+
+// The itinerary of a slot's sample.
+const Itinerary *run_itinerary(const Run *run, const Slot *slot);
+// Index of the page of a process.
+int run_page_index(const Run *run, StageKind stage, int replica);
+
+#endif

@@ -1,0 +1,70 @@
+// control: the messages between processes. Truth is in shared memory; a lost message costs a rescan.
+//
+// Two kinds of socket, both ipc:// in the run's 0700 socket folder:
+//
+//   star     the launcher's ROUTER (mandatory) and one DEALER per stage: hello, welcome, epoch, ack,
+//            stop, report. Routing id "<stage>.<replica>.<incarnation>".
+//   inbox    one PULL per stage process, bound by it; any process rings it (PUSH, never blocks; a full or
+//            absent inbox drops the bell).
+//
+// All sockets have LINGER 0, finite high-water marks and MAXMSGSIZE; none is shared between threads.
+// A message is a msgpack array of fixed layout (msg.def); the decoder takes that layout and nothing else, and
+// allocates nothing. A message it refuses is counted and dropped.
+#ifndef COMMON_TRANSPORT_CONTROL_H
+#define COMMON_TRANSPORT_CONTROL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/proc/itinerary.h"
+
+enum { MSG_TEXT_MAX = 1024, MSG_BYTES_MAX = 2048 };
+
+typedef enum MsgKind {
+#define MSG(name, has_text, doc) MSG_##name,
+#include "common/transport/msg.def"
+#undef MSG
+    MSG_CNT,
+} MsgKind;
+
+// Every message has the same fields; what a kind does not use is 0.
+typedef struct Msg {
+    MsgKind kind;
+    uint32_t stage, replica, incarnation; // sender or addressee
+    uint64_t epoch;
+    uint64_t value;          // pid, slot, ... (msg.def)
+    char text[MSG_TEXT_MAX]; // NUL terminated, valid UTF-8
+} Msg;
+
+// Bytes written to buf, at most MSG_BYTES_MAX.
+size_t msg_encode(const Msg *m, uint8_t buf[MSG_BYTES_MAX]);
+// False if the bytes are anything but one message of msg.def. Never reads past len, never allocates.
+bool msg_decode(Msg *m, const uint8_t *bytes, size_t len);
+const char *msg_name(MsgKind kind);
+
+typedef struct Control Control; // one end of the star, and the doorbells
+
+// Launcher. dir: the socket folder; its path must leave room for the 107 bytes of an ipc address (ERR_USAGE says so).
+Err control_listen(Control **out, const char *dir);
+// Stage: connects to the star, binds its inbox.
+Err control_connect(Control **out, const char *dir, StageKind stage, uint32_t replica,
+                    uint32_t incarnation);
+void control_close(Control *c); // NULL is fine; removes the inbox's socket file
+
+// Launcher: m->stage, replica, incarnation say to whom. ERR_PEER if that process is not connected.
+// Stage: to the launcher. Never blocks.
+Err control_send(Control *c, const Msg *m);
+// Waits up to timeout_ms for a message from the star or a bell (kind READY). *got = false after the timeout.
+// Launcher: sender in m->stage, replica, incarnation (from the routing id, not from the message's own claim).
+Err control_receive(Control *c, int timeout_ms, Msg *m, bool *got);
+// Rings a stage's inbox; drops silently.
+void control_ring(Control *c, StageKind stage, uint32_t replica, uint32_t slot, uint64_t epoch);
+// A descriptor that polls readable when control_receive may have something (launcher: for its own poll loop).
+int control_fd(Control *c);
+
+// Tests: drop, double or delay outgoing messages with these chances in per mille, from a seed.
+void control_disturb(Control *c, unsigned drop, unsigned twice, unsigned delay, uint64_t seed);
+
+#endif
