@@ -430,17 +430,10 @@ void safetensors_close(Safetensors *s) {
 }
 
 const SafetensorsEntry *safetensors_find(const Safetensors *s, const char *name) {
-    size_t lo = 0, hi = s->cnt;
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        int c = strcmp(s->by_name[mid]->name, name);
-        if (!c) return s->by_name[mid];
-        if (c < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return NULL;
+    const SafetensorsEntry key = {.name = name}, *k = &key;
+    const SafetensorsEntry **found =
+        s->cnt ? bsearch(&k, s->by_name, s->cnt, sizeof *s->by_name, by_name_order) : NULL;
+    return found ? *found : NULL;
 }
 
 Err safetensors_want(const Safetensors *s, const char *name, const SafetensorsEntry **out) {
