@@ -118,7 +118,9 @@ bench: all $(bench_bins)## build and run the benchmarks
 	@set -e; for b in $(bench_bins); do echo "== $$b"; $$b; done
 
 fuzz: $(fuzz_bins)## run each fuzz target for FUZZ_SECONDS, from tests/fuzz/seeds/<name>
-	@BUILD_DIR=$(B) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run $(fuzz_bins)
+	@set -e; for f in $(fuzz_bins); do name=$${f##*/fuzz_}; echo "== fuzz_$$name"; mkdir -p $(B)/corpus/$$name; \
+	  $$f -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 \
+	  -artifact_prefix=$(B)/ $(B)/corpus/$$name $$(ls -d tests/fuzz/seeds/$$name 2>/dev/null || true); done
 
 apt := $(if $(filter 0,$(shell id -u)),,sudo )env DEBIAN_FRONTEND=noninteractive apt-get
 deps:## install the packages that are missing (apt, with sudo when not root)

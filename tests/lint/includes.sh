@@ -4,13 +4,15 @@
 tests/lint/judged '*.c' '*.h' '*.cu' '*.def' | xargs grep -n '^ *# *include *"' /dev/null | awk -F: '
 BEGIN {
     may["base"] = ""
-    may["config"] = may["trace"] = may["format"] = may["tensor"] = may["transport"] = "base"
+    may["itinerary"] = may["config"] = may["trace"] = may["format"] = may["tensor"] = "base"
+    may["transport"] = "base itinerary"
     may["model"] = "base format tensor"
-    may["proc"] = "base config trace transport"
-    may["stage"] = may["tool"] = "base config trace format tensor model transport proc"
-    may["launch"] = "base config trace format transport proc"
+    may["proc"] = "base config trace transport itinerary"
+    may["stage"] = may["tool"] = "base config trace format tensor model transport proc itinerary"
+    may["launch"] = "base config trace format transport proc itinerary"
 }
 function layer(path, part) {
+    if (path ~ /^common\/proc\/itinerary\./) return "itinerary" # the names of steps, all arithmetic
     split(path, part, "/")
     if (part[1] == "common") return part[2]
     if (part[1] == "launch") return part[2] == "tool" ? "tool" : "launch"
