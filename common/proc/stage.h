@@ -22,24 +22,16 @@
 #ifndef COMMON_PROC_STAGE_H
 #define COMMON_PROC_STAGE_H
 
+#include <stdbool.h>
+#include <stdio.h>
+
 #include "common/config/config.h"
-#include "common/proc/itinerary.h"
-#include "common/transport/board.h"
-#include "common/transport/section.h"
-#include "common/transport/slot.h"
+#include "common/proc/fault.h"
+#include "common/proc/run.h"
+#include "common/proc/stage_plan.h"
+#include "common/transport/control.h"
 
 typedef struct StageCtx StageCtx;
-
-// What a stage says before a run is made: section sizes it decides, its memory, the adapter's table.
-typedef struct StagePlan {
-    uint64_t section_bytes[SECTION_CNT]; // of the sections whose size this stage knows; else 0
-    uint64_t memory_bytes;               // peak of this process, packed weights included
-    uint64_t mapped_bytes;               // weights read through the page cache
-    double flops[STEP_CNT];              // per step of each kind
-    char numerics[256];                  // fingerprint: what decides the bits
-    BoardSpec board;                     // learner only: theta_cnt, module_cnt, rank, alpha
-    BoardModule *modules;                // learner only, malloc'd
-} StagePlan;
 
 // What a running step may touch.
 typedef struct StageStep {
@@ -52,8 +44,10 @@ typedef struct StageStep {
 
 typedef struct Stage {
     StageKind kind;
-    // Loads models and compiles plans for the config; prints their tables to `table` when not NULL. No run exists yet.
-    Err (*open)(const Config *cfg, int replica, FILE *table, void **self, StagePlan *plan);
+    // Loads models and compiles plans for the config, and fills *plan. table: print memory tables there (NULL: don't).
+    // dry: only the plan is wanted; allocate nothing large.
+    Err (*open)(const Config *cfg, int replica, bool dry, FILE *table, void **self,
+                StagePlan *plan);
     // The run's memory is mapped: bind what can be bound once.
     Err (*join)(void *self, StageCtx *ctx);
     Err (*run[STEP_CNT])(void *self, StageCtx *ctx, const StageStep *step); // NULL: not ours
@@ -62,16 +56,30 @@ typedef struct Stage {
     void (*close)(void *self);
 } Stage;
 
-// For callbacks.
+// ---- For callbacks ----
+
 const Config *stage_config(const StageCtx *ctx);
 Board *stage_board(const StageCtx *ctx);
-const SectionTable *stage_sections(const StageCtx *ctx);
-// The section of a slot: for its writer, and for readers (memory local to this process's device).
+const Run *stage_run(const StageCtx *ctx);
+// A section of a slot: for its writer, and for readers (memory local to this process's device).
 void *stage_write(StageCtx *ctx, SectionKind kind, uint32_t slot, uint32_t segment);
 const void *stage_read(StageCtx *ctx, SectionKind kind, uint32_t slot, uint32_t segment);
 
-// The whole of a stage's main.c:  int main(int argc, char **argv) { return stage_main(&sampler_stage, argc, argv); }
-// Arguments are written by the launcher: --run FD-table ..., or --plan CONF for a table and JSON on stdout.
+// ---- The loop ----
+
+// Joins a stage that has been opened to a run. control: NULL for --inline (no doorbells are rung).
+// fault: what tests ask for (fault.h), NULL = nothing.
+Err stage_ctx_new(StageCtx **out, const Stage *stage, void *self, const Config *cfg, int replica,
+                  Run *run, Control *control, const Fault *fault);
+void stage_ctx_free(StageCtx *ctx); // NULL is fine; closes neither stage nor run
+
+// Runs at most one step, or one update. *worked = false when nothing is runnable.
+Err stage_poll(StageCtx *ctx, bool *worked);
+
+// The whole of a stage's main.c:
+//     int main(int argc, char **argv) { return stage_main(&sampler_stage, argc, argv); }
+// Arguments come from the launcher: `--plan CONF` prints the stage's plan (stage_plan.h) and table, and
+// `--run DIR --replica K --incarnation N --fds LIST` joins a run. Ends with the exit status of err.h.
 int stage_main(const Stage *stage, int argc, char **argv);
 
 #endif

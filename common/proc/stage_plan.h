@@ -1,0 +1,34 @@
+// stage_plan: what a stage says about itself before a run is made, and how that crosses to the launcher.
+//
+// The launcher links no tensor code; it asks each stage binary with `--plan CONF` and reads one JSON
+// object from its standard output: section sizes, memory, operation counts and, from the learner, the table of
+// adapter modules.
+#ifndef COMMON_PROC_STAGE_PLAN_H
+#define COMMON_PROC_STAGE_PLAN_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/proc/itinerary.h"
+#include "common/transport/board.h"
+#include "common/transport/section.h"
+
+typedef struct StagePlan {
+    uint64_t section_bytes[SECTION_CNT]; // of the sections whose size this stage knows; else 0
+    uint64_t memory_bytes;               // peak of this process, packed weights included
+    uint64_t mapped_bytes;               // weights read through the page cache
+    double flops[STEP_CNT];              // of one step of each kind
+    char numerics[256];                  // fingerprint: what decides the bits
+    BoardSpec board;                     // learner only: theta_cnt, module_cnt, rank, alpha
+    BoardModule *modules;                // learner only, malloc'd
+} StagePlan;
+
+void stage_plan_write(const StagePlan *plan, FILE *out);
+// ERR_PEER if the text is not such an object.
+Err stage_plan_read(StagePlan *plan, const char *text, size_t len);
+void stage_plan_fini(StagePlan *plan);
+
+// Two stages may state the same section; sizes must agree (ERR_SHAPE names both).
+Err stage_plan_merge(SectionTable *table, const StagePlan *plan, StageKind from);
+
+#endif
