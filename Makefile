@@ -99,7 +99,7 @@ helpers    := $(filter-out test_% bench_% fuzz_%,$(notdir $(call find,tests,*.c)
 helpers    := $(patsubst %.c,$(B)/%.o,$(foreach h,$(helpers),$(call find,tests,$h)))
 objs_all   += $(helpers) $(test_bins:=.o) $(bench_bins:=.o) $(fuzz_bins:=.o)
 
-.PHONY: all test bench fuzz lint deps clean help FORCE
+.PHONY: all test forward bench fuzz lint deps clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -110,6 +110,11 @@ endif
 
 test: all $(test_bins)## all tests; T=pattern picks some
 	@BUILD_DIR=$(B) MODE=$(MODE) tests/run $(T)
+
+forward: all## run a model part and its gradients on real numbers, and show what came out
+	@[ -e $(B)/vader ] || { echo 'forward: the vader command is not written yet'; exit 1; }
+	$(B)/vader forward tests/golden/unet_svd --in tests/golden/unet_svd/golden.safetensors \
+	  --cotangent tests/golden/unet_svd/golden.safetensors --out $(B)/forward.safetensors
 
 lint: all## what the compiler does not check: folders, names, format
 	@BUILD_DIR=$(B) MODE=$(MODE) tests/run tests/lint/
