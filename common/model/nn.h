@@ -18,14 +18,20 @@
 typedef struct NN {
     Graph *g;
     Params *params;
-    Lora *lora;          // NULL: no adapter
-    Tensor *dropout_key; // (8) I32 graph input, needed when the adapter has dropout; else NULL
-    char prefix[256];    // of keys and names; "" at the top
+    Lora *lora;   // NULL: no adapter
+    bool dropout; // draw the adapter's dropout masks (learner); lora_write_keys fills their keys
+    char prefix[256]; // of keys and names; "" at the top
+    int depth;        // of nn_push
+    int length[16];   // of the prefix before each
 } NN;
 
-// Descends into / returns from a sub-module; also names the graph's nodes.
+// Descends into / returns from a sub-module; also names the graph's nodes. A pushed name may hold dots
+// ("attentions.0"): one nn_pop undoes one nn_push.
 void nn_push(NN *nn, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void nn_pop(NN *nn);
+
+// Is there a parameter "<prefix>.<name>"?
+bool nn_has(const NN *nn, const char *name);
 
 // The parameter "<prefix>.<name>".
 Tensor *nn_param(NN *nn, const char *name, Shape shape);
@@ -33,6 +39,9 @@ Tensor *nn_param(NN *nn, const char *name, Shape shape);
 // x (..., in) -> (..., out) with weight (out, in), optional bias, optional residual added in the epilogue,
 // and the module's LoRA when it has one.
 Tensor *nn_linear(NN *nn, const char *name, Tensor *x, int64_t out, bool bias, Tensor *residual);
+// The same with `extra` (out) added to the bias; may be NULL.
+Tensor *nn_linear_extra(NN *nn, const char *name, Tensor *x, Tensor *extra, int64_t out, bool bias,
+                        Tensor *residual);
 
 // 2-D convolution k x k over (N, T, H, W, C), weight (out, in, k, k); zero padding k/2, or with pad_lo 0
 // (right and bottom only) if `asymmetric`. extra (N, out): added to the bias (time embedding); may be NULL.
@@ -46,5 +55,12 @@ Tensor *nn_layernorm(NN *nn, const char *name, Tensor *x, double eps);
 // Statistics per frame (span_frames false) or over all frames of x; then silu if asked.
 Tensor *nn_groupnorm(NN *nn, const char *name, Tensor *x, int groups, double eps, bool silu,
                      bool span_frames);
+
+// The spatial residual block of diffusers, norms of 32 groups, per frame: x (N, T, H, W, I) -> (N, T, H, W, out),
+//   a = conv1(silu(norm1(x))) + time_emb_proj(emb);  shortcut(x) + conv2(silu(norm2(a)))
+// where shortcut is conv_shortcut (1x1) if I != out. emb (N, E) after its silu; NULL: a block without one.
+Tensor *nn_res_space(NN *nn, Tensor *x, Tensor *emb, int64_t out, double eps);
+// The temporal one, convolutions over frames and statistics over all of them: the same with C -> C and residual x.
+Tensor *nn_res_time(NN *nn, Tensor *x, Tensor *emb, double eps);
 
 #endif

@@ -1,0 +1,272 @@
+// params: keys to tensors. Reads safetensors and PyTorch checkpoints; both hand out the same entries.
+#include "common/model/params.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/format/safetensors.h"
+#include "common/format/torch_zip.h"
+
+typedef struct Item {
+    const char *key; // without the prefix
+    const SafetensorsEntry *entry;
+    bool used, finite;
+    float *wide; // F32 copy, NULL until needed
+} Item;
+
+struct Params {
+    Arena arena;
+    Safetensors *tensors; // one of the two
+    TorchZip *zip;
+    const char *path, *prefix;
+    Item *item; // sorted by key
+    size_t cnt;
+    const char **ignore;
+    int ignore_cnt;
+};
+
+// ---- Opening ----
+
+static bool ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && !strcmp(s + n - m, end);
+}
+
+// Finds the weights in a folder, under the names that Hugging Face's libraries write. NULL: none.
+static const char *weights_in(Arena *a, const char *dir) {
+    static const char *const names[] = {
+        "diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.safetensors.index.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "diffusion_pytorch_model.fp16.safetensors",
+        "model.fp16.safetensors",
+        "diffusion_pytorch_model.bin",
+        "pytorch_model.bin",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *path = arena_printf(a, "%s/%s", dir, names[i]);
+        if (!access(path, F_OK)) return path;
+    }
+    return NULL;
+}
+
+static int by_key(const void *a, const void *b) {
+    return strcmp(((const Item *)a)->key, ((const Item *)b)->key);
+}
+
+static void list_items(Params *p) {
+    size_t all = p->zip ? torch_zip_count(p->zip) : safetensors_count(p->tensors);
+    size_t skip = strlen(p->prefix);
+    p->item = arena_array(&p->arena, Item, all + 1);
+    for (size_t i = 0; i < all; i++) {
+        const SafetensorsEntry *e =
+            p->zip ? torch_zip_at(p->zip, i) : safetensors_at(p->tensors, i);
+        if (!strncmp(e->name, p->prefix, skip))
+            p->item[p->cnt++] = (Item){.key = e->name + skip, .entry = e};
+    }
+    qsort(p->item, p->cnt, sizeof *p->item, by_key);
+}
+
+static Err open_path(Params *p, const char *path, const char *sub) {
+    struct stat st;
+    if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
+        const char *found = weights_in(&p->arena, path);
+        if (!found)
+            FAIL(ERR_IO,
+                 "%s: no weights in this folder (want diffusion_pytorch_model.safetensors, "
+                 "model.safetensors or pytorch_model.bin)",
+                 path);
+        path = found;
+    }
+    p->path = arena_strdup(&p->arena, path);
+    if (ends_with(path, ".safetensors") || ends_with(path, ".json")) {
+        if (sub && *sub)
+            FAIL(ERR_USAGE, "%s: a safetensors file has no dictionary '%s'", path, sub);
+        TRY(safetensors_open(&p->tensors, path));
+    } else {
+        TRY(torch_zip_open(&p->zip, path, sub));
+    }
+    list_items(p);
+    if (!p->cnt) FAIL(ERR_FORMAT, "%s: no tensor's name begins with '%s'", path, p->prefix);
+    return ERR_OK;
+}
+
+Err params_open(Params **out, const char *path, const char *prefix, const char *sub) {
+    Params *p = calloc(1, sizeof *p);
+    die_unless(p, "params: out of memory");
+    p->prefix = arena_strdup(&p->arena, prefix ? prefix : "");
+    Err err = open_path(p, path, sub);
+    if (err) {
+        params_close(p);
+        return err_up(err, __FILE__, __LINE__, __func__);
+    }
+    *out = p;
+    return ERR_OK;
+}
+
+void params_close(Params *p) {
+    if (!p) return;
+    for (size_t i = 0; i < p->cnt; i++) free(p->item[i].wide);
+    safetensors_close(p->tensors);
+    torch_zip_close(p->zip);
+    arena_free(&p->arena);
+    free(p);
+}
+
+const char *params_path(const Params *p) { return p->path; }
+
+// ---- NaN and Inf: an exponent of all ones ----
+
+// Whether the largest magnitude bits of cnt words reach `limit`. Blocks, so that the inner loop is a plain
+// maximum, which compilers turn into vectors; a 16-bit model of gigabytes is scanned at memory speed.
+#define SCAN(name, Word, magnitude)                           \
+    static bool name(const Word *x, size_t cnt, Word limit) { \
+        for (size_t i = 0; i < cnt;) {                        \
+            size_t end = cnt - i < 4096 ? cnt : i + 4096;     \
+            Word top = 0;                                     \
+            for (; i < end; i++) {                            \
+                Word m = (Word)(x[i] & (magnitude));          \
+                top = m > top ? m : top;                      \
+            }                                                 \
+            if (top >= limit) return true;                    \
+        }                                                     \
+        return false;                                         \
+    }
+SCAN(reaches16, int16_t, 0x7fff)
+SCAN(reaches32, int32_t, 0x7fffffff)
+SCAN(reaches64, int64_t, 0x7fffffffffffffff)
+
+static bool has_nonfinite(const SafetensorsEntry *e, size_t cnt) {
+    switch (e->dtype) {
+    case DTYPE_F16: return reaches16(e->data, cnt, 0x7c00);
+    case DTYPE_BF16: return reaches16(e->data, cnt, 0x7f80);
+    case DTYPE_F32: return reaches32(e->data, cnt, 0x7f800000);
+    case DTYPE_F64: return reaches64(e->data, cnt, 0x7ff0000000000000);
+    default: return false;
+    }
+}
+
+// Says which element it is.
+static Tensor *fail_nonfinite(Graph *g, const SafetensorsEntry *e, size_t cnt) {
+    for (size_t i = 0; i < cnt; i++) {
+        double x;
+        dtype_convert(&x, DTYPE_F64, (const char *)e->data + i * dtype_bytes(e->dtype), e->dtype,
+                      1);
+        if (x - x != 0)
+            return graph_fail(g, ERR_NUMERIC, "%s: %s has %s at element %zu of %zu", e->path,
+                              e->name, x != x ? "NaN" : "Inf", i, cnt);
+    }
+    die("%s: %s: no element is NaN", e->path, e->name);
+}
+
+// ---- Lookup ----
+
+static Item *find(const Params *p, const char *key) {
+    if (!p->cnt) return NULL;
+    Item want = {.key = key};
+    return bsearch(&want, p->item, p->cnt, sizeof want, by_key);
+}
+
+bool params_has(const Params *p, const char *key) { return find(p, key) != NULL; }
+
+static bool stored_as(const SafetensorsEntry *e, Shape s) {
+    bool same = e->rank == s.rank;
+    for (int i = 0; i < s.rank && same; i++) same = e->dim[i] == s.dim[i];
+    return same;
+}
+
+// For messages: dims past what a tensor of a graph can have are left out.
+static Shape entry_shape(const SafetensorsEntry *e) {
+    return shape_make(e->rank < TENSOR_DIMS_MAX ? e->rank : TENSOR_DIMS_MAX, e->dim);
+}
+
+// Finds the key, checks shape and values, marks it used.
+static Item *take(Params *p, Graph *g, const char *key, Shape stored) {
+    char want[96], found[96];
+    if (g->err) return NULL;
+    Item *it = find(p, key);
+    shape_text(stored, want);
+    if (!it)
+        return graph_fail(g, ERR_FORMAT, "%s: %s%s is missing, want a tensor %s", p->path,
+                          p->prefix, key, want),
+               NULL;
+    const SafetensorsEntry *e = it->entry;
+    if (!stored_as(e, stored))
+        return graph_fail(g, ERR_FORMAT, "%s: %s is %s, want %s", e->path, e->name,
+                          shape_text(entry_shape(e), found), want),
+               NULL;
+    if (!dtype_is_float(e->dtype))
+        return graph_fail(g, ERR_FORMAT, "%s: %s holds %s, want a floating point type", e->path,
+                          e->name, dtype_name(e->dtype)),
+               NULL;
+    size_t cnt = (size_t)shape_count(stored);
+    if (!it->finite && has_nonfinite(e, cnt)) return fail_nonfinite(g, e, cnt), NULL;
+    it->finite = it->used = true;
+    return it;
+}
+
+static Tensor *widened(Graph *g, Item *it, const char *name, Shape as) {
+    const SafetensorsEntry *e = it->entry;
+    if (e->dtype == DTYPE_F32) return graph_weight(g, name, DTYPE_F32, as, e->data);
+    if (!it->wide) {
+        size_t cnt = (size_t)shape_count(as);
+        it->wide = aligned_alloc(64, (cnt * sizeof(float) + 63) / 64 * 64);
+        die_unless(it->wide, "params: out of memory for %s", e->name);
+        dtype_convert(it->wide, DTYPE_F32, e->data, e->dtype, cnt);
+    }
+    return graph_weight(g, name, DTYPE_F32, as, it->wide);
+}
+
+Tensor *params_get_as(Params *p, Graph *g, const char *key, Shape stored, Shape as) {
+    die_unless(shape_count(stored) == shape_count(as), "params: %s seen in another size", key);
+    Item *it = take(p, g, key, stored);
+    if (!it) return NULL;
+    if (stored.rank < 2 || it->entry->dtype == DTYPE_F64) return widened(g, it, key, as);
+    return graph_weight(g, key, it->entry->dtype, as, it->entry->data);
+}
+
+Tensor *params_get(Params *p, Graph *g, const char *key, Shape shape) {
+    return params_get_as(p, g, key, shape, shape);
+}
+
+Tensor *params_get_f32(Params *p, Graph *g, const char *key, Shape stored, Shape as) {
+    die_unless(shape_count(stored) == shape_count(as), "params: %s seen in another size", key);
+    Item *it = take(p, g, key, stored);
+    return it ? widened(g, it, key, as) : NULL;
+}
+
+// ---- Surplus ----
+
+void params_ignore(Params *p, const char *pattern) {
+    const char **more = arena_array(&p->arena, const char *, p->ignore_cnt + 1);
+    if (p->ignore_cnt) memcpy(more, p->ignore, sizeof *more * (size_t)p->ignore_cnt);
+    more[p->ignore_cnt++] = arena_strdup(&p->arena, pattern);
+    p->ignore = more;
+}
+
+static bool ignored(const Params *p, const char *key) {
+    for (int i = 0; i < p->ignore_cnt; i++)
+        if (!fnmatch(p->ignore[i], key, 0)) return true;
+    return false;
+}
+
+Err params_finish(const Params *p) {
+    char list[1024];
+    size_t left = 0, len = 0;
+    for (size_t i = 0; i < p->cnt; i++) {
+        const Item *it = &p->item[i];
+        if (it->used || ignored(p, it->key)) continue;
+        if (left++ < 5 && len < sizeof list)
+            len += (size_t)snprintf(list + len, sizeof list - len, left == 1 ? "%s" : ", %s",
+                                    it->entry->name);
+    }
+    if (left)
+        FAIL(ERR_FORMAT, "%s: %zu tensors that this model does not have: %s%s", p->path, left, list,
+             left > 5 ? ", ..." : "");
+    return ERR_OK;
+}
