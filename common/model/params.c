@@ -1,15 +1,10 @@
-// params: keys to tensors. Reads safetensors and PyTorch checkpoints; both hand out the same entries.
+// params: keys to tensors. model_dir reads the files; here shapes and values are checked and keys counted.
 #include "common/model/params.h"
 
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "common/format/safetensors.h"
-#include "common/format/torch_zip.h"
 
 typedef struct Item {
     const char *key; // without the prefix
@@ -20,8 +15,7 @@ typedef struct Item {
 
 struct Params {
     Arena arena;
-    Safetensors *tensors; // one of the two
-    TorchZip *zip;
+    ModelPart *own; // params_open
     const char *path, *prefix;
     Item *item; // sorted by key
     size_t cnt;
@@ -31,76 +25,46 @@ struct Params {
 
 // ---- Opening ----
 
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && !strcmp(s + n - m, end);
-}
-
-// Finds the weights in a folder, under the names that Hugging Face's libraries write. NULL: none.
-static const char *weights_in(Arena *a, const char *dir) {
-    static const char *const names[] = {
-        "diffusion_pytorch_model.safetensors",
-        "diffusion_pytorch_model.safetensors.index.json",
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "diffusion_pytorch_model.fp16.safetensors",
-        "model.fp16.safetensors",
-        "diffusion_pytorch_model.bin",
-        "pytorch_model.bin",
-    };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *path = arena_printf(a, "%s/%s", dir, names[i]);
-        if (!access(path, F_OK)) return path;
-    }
-    return NULL;
-}
-
 static int by_key(const void *a, const void *b) {
     return strcmp(((const Item *)a)->key, ((const Item *)b)->key);
 }
 
-static void list_items(Params *p) {
-    size_t all = p->zip ? torch_zip_count(p->zip) : safetensors_count(p->tensors);
-    size_t skip = strlen(p->prefix);
+static Err list_items(Params *p, const ModelPart *part) {
+    size_t all = model_dir_count(part), skip = strlen(p->prefix);
+    p->path = part->weights;
     p->item = arena_array(&p->arena, Item, all + 1);
     for (size_t i = 0; i < all; i++) {
-        const SafetensorsEntry *e =
-            p->zip ? torch_zip_at(p->zip, i) : safetensors_at(p->tensors, i);
+        const SafetensorsEntry *e = model_dir_at(part, i);
         if (!strncmp(e->name, p->prefix, skip))
             p->item[p->cnt++] = (Item){.key = e->name + skip, .entry = e};
     }
     qsort(p->item, p->cnt, sizeof *p->item, by_key);
-}
-
-static Err open_path(Params *p, const char *path, const char *sub) {
-    struct stat st;
-    if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
-        const char *found = weights_in(&p->arena, path);
-        if (!found)
-            FAIL(ERR_IO,
-                 "%s: no weights in this folder (want diffusion_pytorch_model.safetensors, "
-                 "model.safetensors or pytorch_model.bin)",
-                 path);
-        path = found;
-    }
-    p->path = arena_strdup(&p->arena, path);
-    if (ends_with(path, ".safetensors") || ends_with(path, ".json")) {
-        if (sub && *sub)
-            FAIL(ERR_USAGE, "%s: a safetensors file has no dictionary '%s'", path, sub);
-        TRY(safetensors_open(&p->tensors, path));
-    } else {
-        TRY(torch_zip_open(&p->zip, path, sub));
-    }
-    list_items(p);
-    if (!p->cnt) FAIL(ERR_FORMAT, "%s: no tensor's name begins with '%s'", path, p->prefix);
+    if (!p->cnt) FAIL(ERR_FORMAT, "%s: no tensor's name begins with '%s'", p->path, p->prefix);
     return ERR_OK;
 }
 
-Err params_open(Params **out, const char *path, const char *prefix, const char *sub) {
+static Params *params_new(const char *prefix) {
     Params *p = calloc(1, sizeof *p);
     die_unless(p, "params: out of memory");
     p->prefix = arena_strdup(&p->arena, prefix ? prefix : "");
-    Err err = open_path(p, path, sub);
+    return p;
+}
+
+Err params_open(Params **out, const char *path, const char *prefix, const char *sub) {
+    Params *p = params_new(prefix);
+    Err err = model_dir_open(&p->own, path, NULL, NULL, &(ModelDirOptions){.sub = sub});
+    if (!err) err = list_items(p, p->own);
+    if (err) {
+        params_close(p);
+        return err_up(err, __FILE__, __LINE__, __func__);
+    }
+    *out = p;
+    return ERR_OK;
+}
+
+Err params_of_part(Params **out, const ModelPart *part, const char *prefix) {
+    Params *p = params_new(prefix);
+    Err err = list_items(p, part);
     if (err) {
         params_close(p);
         return err_up(err, __FILE__, __LINE__, __func__);
@@ -112,8 +76,7 @@ Err params_open(Params **out, const char *path, const char *prefix, const char *
 void params_close(Params *p) {
     if (!p) return;
     for (size_t i = 0; i < p->cnt; i++) free(p->item[i].wide);
-    safetensors_close(p->tensors);
-    torch_zip_close(p->zip);
+    model_dir_close(p->own);
     arena_free(&p->arena);
     free(p);
 }

@@ -16,6 +16,7 @@
 #ifndef COMMON_MODEL_PARAMS_H
 #define COMMON_MODEL_PARAMS_H
 
+#include "common/format/model_dir.h"
 #include "common/tensor/graph.h"
 
 typedef struct Params Params;
@@ -25,6 +26,8 @@ typedef struct Params Params;
 // ("module.backbone.", "vjepa2."); keys without it belong to other parts and are not looked at. `sub` (may be
 // NULL) picks a dictionary of a checkpoint ("target_encoder").
 Err params_open(Params **out, const char *path, const char *prefix, const char *sub);
+// The same for a part that is open; it must stay so.
+Err params_of_part(Params **out, const ModelPart *part, const char *prefix);
 // After every plan of every graph that uses it. NULL is fine.
 void params_close(Params *p);
 
