@@ -1,0 +1,80 @@
+// reward: R from the frames of a video, and dR/dframes: what the rewarder computes.
+//
+// R is a weighted sum of terms, each one model's opinion. Frames come as the VAE decodes them, about
+// [-1, 1]; the clamp to [0, 1], the resize and the normalisation of each model belong to its term, so that
+// dR/dframes is what the decoder's vjp wants.
+//
+//     Rewards *r;
+//     TRY(rewards_open(&r, spec, spec_cnt, &video));
+//     RewardGraph out;
+//     TRY(rewards_build(r, g, frames, true, &out));     // frames (1, L, H, W, 3); appends the gradient too
+//     ... plan_new ...
+//     TRY(rewards_draw(r, plan, key));                  // per sample: V-JEPA's masks
+//     TRY(plan_run(plan));                              // out.total, out.term[i], out.d_frames
+//
+// Terms, each of shape (1) before its weight:
+//   videomae   log p or p of a class, p = softmax(logits); all frames, less those that do not fill a tubelet
+//   aesthetic  mean (or sum) over frames of the score, or of -scale |score - target|
+//   vjepa      -L, averaged over windows of the video and both mask generators; windows over L frames:
+//              seam: one around the first frame of each segment but the first (of the middle, if there is
+//              one segment); linspace: one of frames round(j (L-1)/(F-1)); slide(n): every n frames
+#ifndef COMMON_MODEL_REWARD_H
+#define COMMON_MODEL_REWARD_H
+
+#include "common/model/pixels.h"
+#include "common/model/vjepa.h"
+#include "common/tensor/plan.h"
+
+typedef enum RewardModel { REWARD_VIDEOMAE, REWARD_VJEPA, REWARD_AESTHETIC } RewardModel;
+typedef enum RewardForm {
+    REWARD_LOG_PROB,
+    REWARD_PROB,
+    REWARD_SCORE,
+    REWARD_ABS_TARGET
+} RewardForm;
+typedef enum RewardWindows { REWARD_SEAM, REWARD_LINSPACE, REWARD_SLIDE } RewardWindows;
+
+typedef struct RewardSpec {
+    RewardModel model;
+    const char *path; // its folder or checkpoint
+    const char *head; // aesthetic
+    double weight;
+    RewardForm form;   // videomae: LOG_PROB, PROB; others: SCORE, aesthetic also ABS_TARGET
+    const char *label; // videomae: class by name or number
+    double target, scale;
+    PixelFit fit;
+    bool antialias;
+    bool sum_frames; // aesthetic: sum instead of mean
+} RewardSpec;
+
+typedef struct RewardVideo {
+    int64_t frames, segments; // frames in all (L) and the number of equal segments they make
+    bool unit;                // frames are in [0, 1] already, no clamp
+    RewardWindows windows;
+    int64_t slide;
+    VjepaGradient gradient;
+} RewardVideo;
+
+enum { REWARD_TERMS_MAX = 8 };
+
+typedef struct RewardGraph {
+    Tensor *total;                      // (1) R
+    Tensor *term[REWARD_TERMS_MAX];     // (1) before weighting
+    Tensor *log_prob[REWARD_TERMS_MAX]; // (1) videomae; else NULL
+    Tensor *d_frames;                   // dR/dframes, of the frames' shape
+} RewardGraph;
+
+typedef struct Rewards Rewards;
+
+// Opens all models. Settings that do not go together are ERR_USAGE. Caller closes, after every plan.
+Err rewards_open(Rewards **out, const RewardSpec *spec, int cnt, const RewardVideo *video);
+void rewards_close(Rewards *r);
+
+// Appends everything to g; the tensors of *out are not marked as outputs. frames (1, L, H, W, 3). Checks that
+// no weight is left over. recompute: block by block.
+Err rewards_build(Rewards *r, Graph *g, Tensor *frames, bool recompute, RewardGraph *out);
+
+// Writes the masks of one sample into a plan of the graph built last. key: its `use` is replaced.
+Err rewards_draw(Rewards *r, Plan *plan, RngKey key);
+
+#endif

@@ -1,0 +1,38 @@
+// videomae: a video classifier, as transformers' VideoMAEForVideoClassification.
+//
+//     VideoMaeConfig c;
+//     TRY(videomae_config("videomae-base-finetuned-kinetics", &c));
+//     Tensor *logits = videomae_build(&nn, &c, false, pixels);   // (N, labels)
+//
+// The number of frames is that of the input, not of the config: the position table is a formula of the
+// token's index, so 4 or 25 frames work with the weights for 16 (any multiple of the tubelet).
+//
+// Tong et al. 2022, arXiv:2203.12602; transformers modeling_videomae.py.
+#ifndef COMMON_MODEL_VIDEOMAE_H
+#define COMMON_MODEL_VIDEOMAE_H
+
+#include "common/model/nn.h"
+
+typedef struct VideoMaeConfig {
+    int width, hidden, depth, heads;
+    int image, patch, tubelet; // pixels, pixels, frames
+    int frames;                // the number the weights were trained with
+    int labels;                // classes: entries of id2label
+    bool qv_bias;              // q and v have a bias; k never has
+    double eps;                // of the blocks; fc_norm has 1e-5
+    UnaryKind act;
+} VideoMaeConfig;
+
+// Reads dir/config.json. A key that changes the result and is unknown here is an error.
+Err videomae_config(const char *dir, VideoMaeConfig *out);
+
+// The class that `label` names in the config's id2label (any case), or its number. ERR_USAGE when there is none.
+Err videomae_class(const char *dir, const char *label, int *out);
+
+// pixels (N, T, image, image, 3), normalised; T a multiple of tubelet -> logits (N, labels).
+Tensor *videomae_build(NN *nn, const VideoMaeConfig *c, bool recompute, Tensor *pixels);
+
+// log softmax(logits)[class]: (N). The probability is its exp.
+Tensor *videomae_log_prob(Graph *g, Tensor *logits, int class_idx);
+
+#endif
