@@ -1,0 +1,119 @@
+// stage_plan: one JSON object out, the same in.
+#include "common/proc/stage_plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/format/json.h"
+
+static void write_text(FILE *out, const char *key, const char *text) {
+    Arena a = {0};
+    const char *quoted = json_quote(&a, text);
+    fprintf(out, "\"%s\": %s", key, quoted ? quoted : "\"\"");
+    arena_free(&a);
+}
+
+void stage_plan_write(const StagePlan *p, FILE *out) {
+    fputs("{", out);
+    for (int k = 0; k < SECTION_CNT; k++)
+        fprintf(out, "\"section_%s\": %llu, ", section_name((SectionKind)k),
+                (unsigned long long)p->section_bytes[k]);
+    for (int k = 0; k < STEP_CNT; k++)
+        fprintf(out, "\"flops_%s\": %.17g, ", itinerary_step_name((StepKind)k), p->flops[k]);
+    fprintf(out, "\"memory_bytes\": %llu, \"mapped_bytes\": %llu, ",
+            (unsigned long long)p->memory_bytes, (unsigned long long)p->mapped_bytes);
+    write_text(out, "numerics", p->numerics);
+    const BoardSpec *b = &p->board;
+    fprintf(out, ", \"theta_cnt\": %lld, \"rank\": %u, \"alpha\": %.17g, \"modules\": {",
+            (long long)b->theta_cnt, b->rank, b->alpha);
+    for (uint32_t i = 0; i < b->module_cnt; i++) {
+        const BoardModule *m = &p->modules[i];
+        fprintf(out, "%s\n\"%s\": [%lld, %lld, %lld, %lld, %u]", i ? "," : "", m->path,
+                (long long)m->in, (long long)m->out, (long long)m->a_at, (long long)m->b_at,
+                m->dead);
+    }
+    fputs("}}\n", out);
+}
+
+static Err read_u64(Json *j, const char *key, uint64_t *out) {
+    int64_t v = 0;
+    TRY(json_want_i64(j, key, &v));
+    if (v < 0) FAIL(ERR_FORMAT, "%s: %s is %lld", json_label(j), key, (long long)v);
+    *out = (uint64_t)v;
+    return ERR_OK;
+}
+
+static Err read_modules(StagePlan *p, Json *modules) {
+    size_t cnt = json_count(modules);
+    if (cnt > 65536) FAIL(ERR_FORMAT, "%s: %zu modules", json_label(modules), cnt);
+    p->modules = calloc(cnt + 1, sizeof *p->modules);
+    die_unless(p->modules, "stage plan: out of memory for %zu modules", cnt);
+    void *it = NULL;
+    for (const char *path; (path = json_next(modules, &it));) {
+        int64_t v[5];
+        int got;
+        TRY(json_want_i64s(modules, path, v, 5, &got));
+        BoardModule *m = &p->modules[p->board.module_cnt++];
+        if (got != 5 || strlen(path) >= sizeof m->path)
+            FAIL(ERR_FORMAT, "%s: module %s is malformed", json_label(modules), path);
+        *m = (BoardModule){
+            .in = v[0], .out = v[1], .a_at = v[2], .b_at = v[3], .dead = (uint32_t)v[4]};
+        memcpy(m->path, path, strlen(path) + 1);
+    }
+    return ERR_OK;
+}
+
+static Err read_object(StagePlan *p, Json *j) {
+    char key[64];
+    for (int k = 0; k < SECTION_CNT; k++) {
+        snprintf(key, sizeof key, "section_%s", section_name((SectionKind)k));
+        TRY(read_u64(j, key, &p->section_bytes[k]));
+    }
+    for (int k = 0; k < STEP_CNT; k++) {
+        snprintf(key, sizeof key, "flops_%s", itinerary_step_name((StepKind)k));
+        TRY(json_want_f64(j, key, &p->flops[k]));
+    }
+    TRY(read_u64(j, "memory_bytes", &p->memory_bytes));
+    TRY(read_u64(j, "mapped_bytes", &p->mapped_bytes));
+    const char *numerics;
+    TRY(json_want_str(j, "numerics", &numerics));
+    snprintf(p->numerics, sizeof p->numerics, "%s", numerics);
+    int rank = 0;
+    Json *modules;
+    TRY(json_want_i64(j, "theta_cnt", &p->board.theta_cnt));
+    TRY(json_want_int(j, "rank", &rank));
+    TRY(json_want_f64(j, "alpha", &p->board.alpha));
+    p->board.rank = (uint32_t)rank;
+    TRY(json_want_object(j, "modules", &modules));
+    TRY(read_modules(p, modules));
+    return json_finish(j, NULL);
+}
+
+Err stage_plan_read(StagePlan *p, const char *text, size_t len) {
+    Json *j;
+    *p = (StagePlan){0};
+    TRY(json_open_text(&j, "stage plan", text, len));
+    Err err = read_object(p, j);
+    json_close(j);
+    if (err) stage_plan_fini(p);
+    return err;
+}
+
+void stage_plan_fini(StagePlan *p) {
+    free(p->modules);
+    *p = (StagePlan){0};
+}
+
+Err stage_plan_merge(SectionTable *table, const StagePlan *p, StageKind from) {
+    for (int k = 0; k < SECTION_CNT; k++) {
+        uint64_t have = table->bytes[k], new = p->section_bytes[k];
+        if (have && new &&have != new)
+            FAIL(
+                ERR_SHAPE,
+                "section %s: the %s wants %llu bytes, another stage %llu: the models do not fit together",
+                section_name((SectionKind)k), itinerary_stage_name(from), (unsigned long long)new,
+                (unsigned long long)have);
+        if (new) table->bytes[k] = new;
+    }
+    return ERR_OK;
+}
