@@ -15,42 +15,40 @@ static const int layer_number[LAYERS] = {0, 2, 4, 6, 7};
 
 struct Aesthetic {
     ClipVisionConfig config;
+    ModelPart *clip_part, *head_part;
     Params *clip, *head;
     int64_t width[LAYERS + 1]; // of the head: in, ..., 1
 };
 
 // The head has no config: its widths are those of its matrices. Params then checks that they fit together.
-static Err read_widths(Aesthetic *a, const char *path) {
-    ModelPart *part = NULL;
-    Err err = ERR_OK;
-    TRY(model_dir_open(&part, path, NULL, NULL, NULL));
+static Err read_widths(Aesthetic *a) {
     for (int i = 0; i < LAYERS; i++) {
         char key[32];
         const SafetensorsEntry *e;
         snprintf(key, sizeof key, "layers.%d.weight", layer_number[i]);
-        TRY_OUT(model_dir_want(part, key, &e));
+        TRY(model_dir_want(a->head_part, key, &e));
         if (e->rank != 2)
-            FAIL_OUT(ERR_FORMAT, "%s: %s has %d dims, want a matrix", e->path, key, e->rank);
+            FAIL(ERR_FORMAT, "%s: %s has %d dims, want a matrix", e->path, key, e->rank);
         if (i == 0) a->width[0] = e->dim[1];
         a->width[i + 1] = e->dim[0];
     }
+    const char *path = a->head_part->weights;
     if (a->width[LAYERS] != 1)
-        FAIL_OUT(ERR_FORMAT, "%s: layers.7.weight has %lld rows, want 1", path,
-                 (long long)a->width[LAYERS]);
+        FAIL(ERR_FORMAT, "%s: layers.7.weight has %lld rows, want 1", path,
+             (long long)a->width[LAYERS]);
     if (a->width[0] != a->config.projection)
-        FAIL_OUT(ERR_FORMAT, "%s: layers.0.weight takes %lld values, but the CLIP tower gives %d",
-                 path, (long long)a->width[0], a->config.projection);
-out:
-    model_dir_close(part);
-    return err;
+        FAIL(ERR_FORMAT, "%s: layers.0.weight takes %lld values, but the CLIP tower gives %d", path,
+             (long long)a->width[0], a->config.projection);
+    return ERR_OK;
 }
 
 static Err open_parts(Aesthetic *a, const char *clip, const char *head) {
-    TRY(clip_vision_config(clip, &a->config));
-    TRY(read_widths(a, head));
-    TRY(params_open(&a->clip, clip, "", NULL));
-    TRY(params_open(&a->head, head, "", NULL));
-    return ERR_OK;
+    TRY(model_dir_open(&a->clip_part, clip, NULL, "CLIPVisionModelWithProjection|CLIPModel", NULL));
+    TRY(clip_vision_config(&a->config, a->clip_part->config));
+    TRY(params_of_part(&a->clip, a->clip_part, ""));
+    TRY(model_dir_open(&a->head_part, head, NULL, NULL, NULL));
+    TRY(read_widths(a));
+    return params_of_part(&a->head, a->head_part, "");
 }
 
 Err aesthetic_open(Aesthetic **out, const char *clip, const char *head) {
@@ -66,6 +64,8 @@ void aesthetic_close(Aesthetic *a) {
     if (!a) return;
     params_close(a->clip);
     params_close(a->head);
+    model_dir_close(a->clip_part);
+    model_dir_close(a->head_part);
     free(a);
 }
 

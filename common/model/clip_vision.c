@@ -9,8 +9,6 @@
 //   token 0 -> post_layernorm -> visual_projection (no bias) -> image_embeds (N, projection)
 #include "common/model/clip_vision.h"
 
-#include <stdio.h>
-
 #include "common/model/vit.h"
 
 static const VitKeys KEYS = {
@@ -67,7 +65,7 @@ static Err read_nested(Json *j, ClipVisionConfig *c) {
     return check(j, c);
 }
 
-static Err read_config(Json *j, ClipVisionConfig *c) {
+Err clip_vision_config(ClipVisionConfig *c, Json *j) {
     *c = (ClipVisionConfig){768, 3072, 12,  12,   224,
                             32,  3,    512, 1e-5, UNARY_quick_gelu}; // CLIPVisionConfig()
     if (json_kind(j, "vision_config") == JSON_KIND_OBJECT) return read_nested(j, c);
@@ -75,18 +73,6 @@ static Err read_config(Json *j, ClipVisionConfig *c) {
     TRY(json_want_int(j, "projection_dim", &c->projection));
     TRY(json_finish(j, vit_config_ignored));
     return check(j, c);
-}
-
-Err clip_vision_config(const char *dir, ClipVisionConfig *out) {
-    char path[4096];
-    Json *j = NULL;
-    Err err = ERR_OK;
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    TRY(json_open(&j, path));
-    TRY_OUT(read_config(j, out));
-out:
-    json_close(j);
-    return err;
 }
 
 static Tensor *embed(NN *nn, const ClipVisionConfig *c, Tensor *pixels) {

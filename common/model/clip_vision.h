@@ -5,7 +5,7 @@
 // and its text half is passed over.
 //
 //     ClipVisionConfig c;
-//     TRY(clip_vision_config("image_encoder", &c));
+//     TRY(clip_vision_config(&c, part->config));
 //     NN nn = {.g = g, .params = params};
 //     Tensor *e = clip_vision_build(&nn, &c, false, pixels);     // (N, projection)
 //     TRY(params_finish(params));
@@ -14,6 +14,7 @@
 #ifndef COMMON_MODEL_CLIP_VISION_H
 #define COMMON_MODEL_CLIP_VISION_H
 
+#include "common/format/json.h"
 #include "common/model/nn.h"
 #include "common/model/pixels.h"
 
@@ -26,8 +27,8 @@ typedef struct ClipVisionConfig {
     UnaryKind act;
 } ClipVisionConfig;
 
-// Reads dir/config.json. A key that changes the result and is unknown here is an error.
-Err clip_vision_config(const char *dir, ClipVisionConfig *out);
+// Reads and checks every key: one that changes the result and is unknown here is an error.
+Err clip_vision_config(ClipVisionConfig *out, Json *config);
 
 // pixels (N, 1, image, image, 3), normalised -> image_embeds (N, projection), not of unit length.
 // recompute: each block is a recompute segment.

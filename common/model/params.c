@@ -13,8 +13,16 @@ typedef struct Item {
     float *wide; // F32 copy, NULL until needed
 } Item;
 
+typedef struct Recorded {
+    const char *key;
+    Shape stored;
+} Recorded;
+
 struct Params {
     Arena arena;
+    bool is_recorder;
+    Recorded *recorded; // in order
+    int recorded_cnt, recorded_room;
     ModelPart *own; // params_open
     const char *path, *prefix;
     Item *item; // sorted by key
@@ -76,6 +84,7 @@ Err params_of_part(Params **out, const ModelPart *part, const char *prefix) {
 void params_close(Params *p) {
     if (!p) return;
     for (size_t i = 0; i < p->cnt; i++) free(p->item[i].wide);
+    free(p->recorded);
     model_dir_close(p->own);
     arena_free(&p->arena);
     free(p);
@@ -135,7 +144,7 @@ static Item *find(const Params *p, const char *key) {
     return bsearch(&want, p->item, p->cnt, sizeof want, by_key);
 }
 
-bool params_has(const Params *p, const char *key) { return find(p, key) != NULL; }
+bool params_has(const Params *p, const char *key) { return p->is_recorder || find(p, key) != NULL; }
 
 static bool stored_as(const SafetensorsEntry *e, Shape s) {
     bool same = e->rank == s.rank;
@@ -185,8 +194,26 @@ static Tensor *widened(Graph *g, Item *it, const char *name, Shape as) {
     return graph_weight(g, name, DTYPE_F32, as, it->wide);
 }
 
+// What a recorder hands out: a tensor whose bytes nobody may read.
+static Tensor *record(Params *p, Graph *g, const char *key, Shape stored, Shape as) {
+    static const char nothing[64] __attribute__((aligned(64)));
+    if (g->err) return NULL;
+    bool known = false;
+    for (int i = 0; i < p->recorded_cnt && !known; i++) known = !strcmp(p->recorded[i].key, key);
+    if (!known) {
+        if (p->recorded_cnt == p->recorded_room) {
+            p->recorded_room = p->recorded_room ? 2 * p->recorded_room : 512;
+            p->recorded = realloc(p->recorded, sizeof *p->recorded * (size_t)p->recorded_room);
+            die_unless(p->recorded, "params: out of memory");
+        }
+        p->recorded[p->recorded_cnt++] = (Recorded){arena_strdup(&p->arena, key), stored};
+    }
+    return graph_weight(g, key, DTYPE_F32, as, nothing);
+}
+
 Tensor *params_get_as(Params *p, Graph *g, const char *key, Shape stored, Shape as) {
     die_unless(shape_count(stored) == shape_count(as), "params: %s seen in another size", key);
+    if (p->is_recorder) return record(p, g, key, stored, as);
     Item *it = take(p, g, key, stored);
     if (!it) return NULL;
     if (stored.rank < 2 || it->entry->dtype == DTYPE_F64) return widened(g, it, key, as);
@@ -199,8 +226,25 @@ Tensor *params_get(Params *p, Graph *g, const char *key, Shape shape) {
 
 Tensor *params_get_f32(Params *p, Graph *g, const char *key, Shape stored, Shape as) {
     die_unless(shape_count(stored) == shape_count(as), "params: %s seen in another size", key);
+    if (p->is_recorder) return record(p, g, key, stored, as);
     Item *it = take(p, g, key, stored);
     return it ? widened(g, it, key, as) : NULL;
+}
+
+// ---- Without a file ----
+
+Params *params_new_recorder(void) {
+    Params *p = params_new("");
+    p->path = "(no file)";
+    p->is_recorder = true;
+    return p;
+}
+
+int params_recorded_count(const Params *p) { return p->recorded_cnt; }
+
+const char *params_recorded(const Params *p, int i, Shape *stored) {
+    *stored = p->recorded[i].stored;
+    return p->recorded[i].key;
 }
 
 // ---- Surplus ----

@@ -50,6 +50,16 @@ Tensor *params_get_f32(Params *p, Graph *g, const char *key, Shape stored, Shape
 // Keys that match this fnmatch pattern (without the prefix) may stay unused ("*.position_ids"). Copied.
 void params_ignore(Params *p, const char *pattern);
 
+// ---- Without a file: what does a model need? ----
+// A recorder has every key in whatever shape it is asked for. A graph built with it is for its shapes and
+// operation counts only: the weights have no bytes, a plan of it must not run.
+Params *params_new_recorder(void);
+int params_recorded_count(const Params *p);
+// The i-th key asked for, in the order of building, each once; *stored receives its shape.
+const char *params_recorded(const Params *p, int i, Shape *stored);
+
+// ---- Afterwards ----
+
 // ERR_FORMAT if keys are left that nobody asked for; names the first five and their number.
 Err params_finish(const Params *p);
 

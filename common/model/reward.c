@@ -16,7 +16,8 @@ typedef struct Masks {
 
 typedef struct Term {
     RewardSpec spec;
-    Params *params; // videomae
+    ModelPart *part; // videomae
+    Params *params;
     VideoMaeConfig videomae;
     int class_idx;
     Aesthetic *aesthetic;
@@ -51,9 +52,10 @@ static Err open_term(Term *t) {
     const RewardSpec *s = &t->spec;
     switch (s->model) {
     case REWARD_VIDEOMAE:
-        TRY(videomae_config(s->path, &t->videomae));
-        TRY(videomae_class(s->path, s->label, &t->class_idx));
-        return params_open(&t->params, s->path, "", NULL);
+        TRY(model_dir_open(&t->part, s->path, NULL, "VideoMAEForVideoClassification", NULL));
+        TRY(videomae_config(&t->videomae, t->part->config));
+        TRY(videomae_class(t->part->config, s->label, &t->class_idx));
+        return params_of_part(&t->params, t->part, "");
     case REWARD_AESTHETIC: return aesthetic_open(&t->aesthetic, s->path, s->head);
     case REWARD_VJEPA: return vjepa_open(&t->vjepa, s->path);
     }
@@ -89,6 +91,7 @@ void rewards_close(Rewards *r) {
     if (!r) return;
     for (int i = 0; i < r->cnt; i++) {
         params_close(r->term[i].params);
+        model_dir_close(r->term[i].part);
         aesthetic_close(r->term[i].aesthetic);
         vjepa_close(r->term[i].vjepa);
     }

@@ -9,7 +9,6 @@
 #include "common/model/videomae.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,7 +76,7 @@ static Err check(const Json *j, const VideoMaeConfig *c) {
     return ERR_OK;
 }
 
-static Err read_config(Json *j, VideoMaeConfig *c) {
+Err videomae_config(VideoMaeConfig *c, Json *j) {
     *c = (VideoMaeConfig){768, 3072, 12, 12,   224,   16,
                           2,   16,   2,  true, 1e-12, UNARY_gelu_erf}; // VideoMAEConfig()
     TRY(json_get_int(j, "hidden_size", &c->width));
@@ -99,19 +98,7 @@ static Err read_config(Json *j, VideoMaeConfig *c) {
     return check(j, c);
 }
 
-Err videomae_config(const char *dir, VideoMaeConfig *out) {
-    char path[4096];
-    Json *j = NULL;
-    Err err = ERR_OK;
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    TRY(json_open(&j, path));
-    TRY_OUT(read_config(j, out));
-out:
-    json_close(j);
-    return err;
-}
-
-static Err find_label(Json *j, const char *label, int *out) {
+Err videomae_class(Json *j, const char *label, int *out) {
     Json *names;
     const char *key, *name;
     TRY(json_want_object(j, "id2label", &names));
@@ -123,18 +110,6 @@ static Err find_label(Json *j, const char *label, int *out) {
     }
     FAIL(ERR_USAGE, "%s: no class '%s'; want a name in id2label or a number from 0 to %zu",
          json_label(j), label, json_count(names) - 1);
-}
-
-Err videomae_class(const char *dir, const char *label, int *out) {
-    char path[4096];
-    Json *j = NULL;
-    Err err = ERR_OK;
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    TRY(json_open(&j, path));
-    TRY_OUT(find_label(j, label, out));
-out:
-    json_close(j);
-    return err;
 }
 
 // (L, D), evaluated in double.

@@ -1,7 +1,7 @@
 // videomae: a video classifier, as transformers' VideoMAEForVideoClassification.
 //
 //     VideoMaeConfig c;
-//     TRY(videomae_config("videomae-base-finetuned-kinetics", &c));
+//     TRY(videomae_config(&c, part->config));
 //     Tensor *logits = videomae_build(&nn, &c, false, pixels);   // (N, labels)
 //
 // The number of frames is that of the input, not of the config: the position table is a formula of the
@@ -11,6 +11,7 @@
 #ifndef COMMON_MODEL_VIDEOMAE_H
 #define COMMON_MODEL_VIDEOMAE_H
 
+#include "common/format/json.h"
 #include "common/model/nn.h"
 
 typedef struct VideoMaeConfig {
@@ -23,11 +24,11 @@ typedef struct VideoMaeConfig {
     UnaryKind act;
 } VideoMaeConfig;
 
-// Reads dir/config.json. A key that changes the result and is unknown here is an error.
-Err videomae_config(const char *dir, VideoMaeConfig *out);
+// Reads and checks every key: one that changes the result and is unknown here is an error.
+Err videomae_config(VideoMaeConfig *out, Json *config);
 
 // The class that `label` names in the config's id2label (any case), or its number. ERR_USAGE when there is none.
-Err videomae_class(const char *dir, const char *label, int *out);
+Err videomae_class(Json *config, const char *label, int *out);
 
 // pixels (N, T, image, image, 3), normalised; T a multiple of tubelet -> logits (N, labels).
 Tensor *videomae_build(NN *nn, const VideoMaeConfig *c, bool recompute, Tensor *pixels);

@@ -1,0 +1,75 @@
+// cli: finds the command and runs it, here or in the sibling program.
+#include "launch/cli.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/nearest.h"
+
+#define VADER_VERSION "0.1.0"
+
+const CliCommand cli_commands[] = {
+    {"forward", "DIR --in X --out Y", "run a model part or a golden case on tensors, with its vjp",
+     "vader-tool", NULL},
+    {"doctor", "MODEL_DIR", "check a model folder: keys, shapes, sizes, what this build cannot run",
+     "vader-tool", NULL},
+    {0},
+};
+
+static void print_help(FILE *f) {
+    fputs("vader " VADER_VERSION
+          ": fine-tunes video diffusion models with the gradients of reward models\n\n"
+          "usage: vader COMMAND [ARGUMENTS]\n\n",
+          f);
+    for (const CliCommand *c = cli_commands; c->name; c++)
+        fprintf(f, "  %-8s %-20s %s\n", c->name, c->args, c->about);
+    fputs(
+        "\n`vader COMMAND --help` says more. Exit status: 0, 1 for a failure, 2 for a wrong command line.\n",
+        f);
+}
+
+// Becomes <folder of this binary>/<program>. Returns only if that fails.
+static Err become(const char *program, char **argv) {
+    char path[PATH_MAX + 64];
+    ssize_t n = readlink("/proc/self/exe", path, PATH_MAX);
+    if (n < 0) FAIL(ERR_IO, "/proc/self/exe: %s", strerror(errno));
+    path[n] = 0;
+    char *slash = strrchr(path, '/');
+    snprintf(slash ? slash + 1 : path, sizeof path - (size_t)(slash ? slash + 1 - path : 0), "%s",
+             program);
+    execv(path, argv);
+    FAIL(ERR_IO, "%s: %s (it belongs beside the vader binary; build it with `make`)", path,
+         strerror(errno));
+}
+
+static Err unknown(const char *word) {
+    const char *name[64];
+    int cnt = 0;
+    while (cli_commands[cnt].name) name[cnt] = cli_commands[cnt].name, cnt++;
+    const char *near = nearest_word(word, name, cnt);
+    if (near) FAIL(ERR_USAGE, "unknown command '%s', did you mean '%s'?", word, near);
+    FAIL(ERR_USAGE, "unknown command '%s'; `vader --help` lists them", word);
+}
+
+static Err dispatch(int argc, char **argv) {
+    const char *word = argv[1];
+    for (const CliCommand *c = cli_commands; c->name; c++) {
+        if (strcmp(word, c->name)) continue;
+        if (c->program) return become(c->program, argv); // argv[0] stays, argv[1] is the command
+        return c->run(argc - 1, argv + 1);
+    }
+    return unknown(word);
+}
+
+int cli_main(int argc, char **argv) {
+    if (argc < 2) return print_help(stderr), 2;
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+        return print_help(stdout), 0;
+    if (!strcmp(argv[1], "--version")) return puts("vader " VADER_VERSION), 0;
+    Err err = dispatch(argc, argv);
+    if (err) err_print(0);
+    return err_exit_status(err);
+}
