@@ -18,6 +18,15 @@ const SimdTable *cpu_simd_table(const char *isa) {
     return strcmp(isa, "base") ? NULL : &simd_table_base;
 }
 
+const Tensor *cpu_constant(Step *step, const Tensor *w) {
+    const Tensor *root = w->base ? w->base : w;
+    if (root->op != OP_WEIGHT || root == w) return root->op == OP_WEIGHT ? w : NULL;
+    Tensor *copy = arena_new(step->arena, Tensor);
+    *copy = *w;
+    copy->data = (const char *)root->data + (size_t)w->offset * dtype_bytes(w->dtype);
+    return copy;
+}
+
 static size_t cpu_dtype_bytes(DType dtype) { return dtype_bytes(dtype); }
 
 static void cpu_fingerprint(Backend *be, char *buf, size_t len) {

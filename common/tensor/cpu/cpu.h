@@ -26,6 +26,10 @@ typedef struct CpuDevice {
 
 static inline CpuDevice *cpu_device(Backend *be) { return be->self; }
 
+// For prepare: w itself if it is a constant, a copy with `data` set (in the step's arena) if it is a view of
+// one, NULL if it is computed by the graph.
+const Tensor *cpu_constant(Step *step, const Tensor *w);
+
 // The table of an instruction set by name ("avx512", "avx2", "base"); NULL if this machine cannot run
 // it. Tests use it to check every build against the others.
 const SimdTable *cpu_simd_table(const char *isa);

@@ -28,16 +28,6 @@ static void pack_weight(Backend *be, const Tensor *w, const void *data, bool tra
 static void fill_plain(Backend *be, const Tensor *w, void *dst) { pack_weight(be, w, w->data, false, dst); }
 static void fill_trans(Backend *be, const Tensor *w, void *dst) { pack_weight(be, w, w->data, true, dst); }
 
-// w itself if it is a constant, or a copy with `data` set if it is a view of one; NULL if it is computed.
-static const Tensor *constant(Step *step, const Tensor *w) {
-    const Tensor *root = w->base ? w->base : w;
-    if (root->op != OP_WEIGHT || root == w) return root->op == OP_WEIGHT ? w : NULL;
-    Tensor *copy = arena_new(step->arena, Tensor);
-    *copy = *w;
-    copy->data = (const char *)root->data + (size_t)w->offset * dtype_bytes(w->dtype);
-    return copy;
-}
-
 static size_t weight_bytes(Backend *be, const Tensor *w, bool trans) {
     int64_t n = w->shape.dim[0], k = w->shape.dim[1];
     int64_t cnt = trans ? dense_packed_count(cpu_device(be), n, k) : dense_packed_count(cpu_device(be), k, n);
@@ -47,7 +37,7 @@ static size_t weight_bytes(Backend *be, const Tensor *w, bool trans) {
 // Leaves step->packed NULL when the weight must be packed at each run.
 static void prepare_weight(Backend *be, Step *step) {
     bool trans = step->node->attr.linear.trans;
-    const Tensor *w = be->opt.pack_weights ? constant(step, step->node->in[1]) : NULL;
+    const Tensor *w = be->opt.pack_weights ? cpu_constant(step, step->node->in[1]) : NULL;
     if (w)
         step->packed = backend_pack(be, w, trans ? "gemm.t" : "gemm.n", weight_bytes(be, w, trans),
                                     trans ? fill_trans : fill_plain);
