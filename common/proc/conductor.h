@@ -17,6 +17,7 @@
 
 #include "common/config/config.h"
 #include "common/proc/run.h"
+#include "common/transport/ledger.h"
 
 typedef struct Conductor Conductor;
 
@@ -26,14 +27,20 @@ typedef struct ConductorNews {
     uint64_t version; // durable versions so far
     double reward;    // mean over the samples of the last update
     double grad_norm;
-    bool preview_done; // a preview's frames lie in its slot, which is held until conductor_release
-    uint32_t preview_slot;
-    bool done; // all updates are durable
+    int preview_slot; // a finished preview's frames lie in this slot until conductor_release; -1: none
+    bool done;        // all updates are durable
 } ConductorNews;
 
-// run_dir must exist and be locked by the caller. version: the board's version (0, or restored from a ledger).
-Err conductor_new(Conductor **out, const Config *cfg, Run *run, const char *run_dir,
-                  uint64_t version, uint64_t metrics_bytes);
+// What the caller knows when a run begins or goes on.
+typedef struct ConductorStart {
+    const char *run_dir; // exists and is locked by the caller
+    LedgerHead ledger;   // numerics and config_hash for every state; on resume as ledger_read gave
+                         // it, else version 0
+    int window_at;       // first step of the window; -1: random in window.range per rollout
+} ConductorStart;
+
+// Keeps cfg and run. On resume cuts metrics.jsonl to the length in the ledger.
+Err conductor_new(Conductor **out, const Config *cfg, Run *run, const ConductorStart *start);
 void conductor_free(Conductor *c);
 Err conductor_poll(Conductor *c, ConductorNews *news);
 // The caller has taken the frames of a preview.

@@ -24,6 +24,8 @@ void stage_plan_write(const StagePlan *p, FILE *out) {
             (unsigned long long)p->memory_bytes, (unsigned long long)p->mapped_bytes);
     write_text(out, "numerics", p->numerics);
     const BoardSpec *b = &p->board;
+    fprintf(out, ", \"window\": [%d, %d]", p->window_at, p->window_steps);
+    fprintf(out, ", \"window\": [%d, %d]", p->window_at, p->window_steps);
     fprintf(out, ", \"theta_cnt\": %lld, \"rank\": %u, \"alpha\": %.17g, \"modules\": {",
             (long long)b->theta_cnt, b->rank, b->alpha);
     for (uint32_t i = 0; i < b->module_cnt; i++) {
@@ -80,6 +82,12 @@ static Err read_object(StagePlan *p, Json *j) {
     snprintf(p->numerics, sizeof p->numerics, "%s", numerics);
     int rank = 0;
     Json *modules;
+    int64_t window[2];
+    int got;
+    TRY(json_want_i64s(j, "window", window, 2, &got));
+    if (got != 2) FAIL(ERR_FORMAT, "%s: window has %d numbers", json_label(j), got);
+    p->window_at = (int)window[0];
+    p->window_steps = (int)window[1];
     TRY(json_want_i64(j, "theta_cnt", &p->board.theta_cnt));
     TRY(json_want_int(j, "rank", &rank));
     TRY(json_want_f64(j, "alpha", &p->board.alpha));

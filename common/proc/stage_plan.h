@@ -19,8 +19,9 @@ typedef struct StagePlan {
     uint64_t mapped_bytes;               // weights read through the page cache
     double flops[STEP_CNT];              // of one step of each kind
     char numerics[256];                  // fingerprint: what decides the bits
-    BoardSpec board;                     // learner only: theta_cnt, module_cnt, rank, alpha
-    BoardModule *modules;                // learner only, malloc'd
+    int window_at, window_steps; // learner only: first step (-1: random per rollout) and length
+    BoardSpec board;             // learner only: theta_cnt, module_cnt, rank, alpha
+    BoardModule *modules;        // learner only, malloc'd
 } StagePlan;
 
 void stage_plan_write(const StagePlan *plan, FILE *out);
