@@ -4,6 +4,7 @@ BACKEND ?= cpu#        cpu | cuda
 MODE    ?= release#    release | debug | asan (with undefined) | tsan
 BUILD   ?= build#      where build folders go
 EXTRA   ?=#            more compiler flags, for example EXTRA=-Werror
+say = $(if $(V),,@echo '  $(1)' $@;)# V=1 shows the commands themselves
 FUZZ_SECONDS ?= 60#    per fuzz target
 
 ifneq ($(filter fuzz,$(MAKECMDGOALS)),)
@@ -145,17 +146,17 @@ clean:## remove all build folders
 
 help:## this list
 	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
-	@echo 'Variables: BACKEND=cpu MODE=release|debug|asan|tsan BUILD=folder EXTRA=flags T=test FUZZ_SECONDS=n'
+	@echo 'Variables: BACKEND=cpu MODE=release|debug|asan|tsan BUILD=folder EXTRA=flags V=1 T=test FUZZ_SECONDS=n'
 
 $(objs_all): Makefile | $(ready)
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -c $< -o $@
+	$(call say,cc  )$(CC) $(CFLAGS) -c $< -o $@
 
 define simd_rule # isa
 $(B)/common/tensor/cpu/simd/%.$(1).o: common/tensor/cpu/simd/%.c
 	@mkdir -p $$(@D)
-	$$(CC) $$(CFLAGS) $$(ISA_$(1)) -c $$< -o $$@
+	$$(call say,cc  )$$(CC) $$(CFLAGS) $$(ISA_$(1)) -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call simd_rule,$i)))
 
@@ -165,10 +166,10 @@ $(LIB).list: FORCE
 $(LIB): $(objs) $(LIB).list
 	@rm -f $@.$$$$; ar rcs $@.$$$$ $(objs) && mv $@.$$$$ $@
 
-$(programs): ; $(CC) $(LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@
+$(programs): ; $(call say,link)$(CC) $(LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@
 $(test_bins) $(bench_bins): $(B)/%: $(B)/%.o $(helpers) $(LIB)
-	$(CC) $(LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@
+	$(call say,link)$(CC) $(LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@
 $(fuzz_bins): $(B)/%: $(B)/%.o $(LIB)
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer $< $(LIB) $(LIBS) -o $@
+	$(call say,link)$(CC) $(LDFLAGS) -fsanitize=fuzzer $< $(LIB) $(LIBS) -o $@
 
 -include $(objs_all:.o=.d)
