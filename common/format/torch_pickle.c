@@ -258,15 +258,15 @@ static const Value *arg(const Value *args, size_t i, TorchPickleKind kind) {
     return i < args->items.cnt && args->items.item[i]->kind == kind ? args->items.item[i] : NULL;
 }
 
-// Storage numbers are texts "0", "1", ... in torch.save's order.
-static bool storage_number(const Value *key, int64_t *out) {
-    if (!key || !key->str.len || key->str.len > 5) return false;
+// "0", "12": a number without sign, blanks or leading zeros.
+static bool decimal(const char *s, size_t len, int64_t *out) {
     *out = 0;
-    for (size_t i = 0; i < key->str.len; i++) {
-        if (key->str.s[i] < '0' || key->str.s[i] > '9') return false;
-        *out = *out * 10 + key->str.s[i] - '0';
+    if (!len || len > 9 || (len > 1 && *s == '0')) return false;
+    for (size_t i = 0; i < len; i++) {
+        if (s[i] < '0' || s[i] > '9') return false;
+        *out = *out * 10 + s[i] - '0';
     }
-    return (key->str.len == 1 || key->str.s[0] != '0') && *out < TORCH_PICKLE_STORAGES_MAX;
+    return true;
 }
 
 // BINPERSID: ("storage", class, number, device, numel).
@@ -280,7 +280,7 @@ static Err push_storage(Machine *m) {
     if (!tag || strcmp(tag->str.s, "storage") || !class || !numel ||
         globals[class->i].kind != STORAGE_CLASS)
         BAD(m, "%s", "a persistent id that is not (\"storage\", class, number, device, count)");
-    if (!storage_number(key, &k))
+    if (!key || !decimal(key->str.s, key->str.len, &k) || k >= TORCH_PICKLE_STORAGES_MAX)
         BAD(m, "a storage number that is not a text below \"%d\"", TORCH_PICKLE_STORAGES_MAX);
     if (numel->i < 0 || numel->i > INT64_MAX / 8)
         BAD(m, "storage %" PRId64 " of %" PRId64 " elements", k, numel->i);
@@ -560,18 +560,14 @@ Err torch_pickle_parse(TorchPickle *out, Arena *a, const char *label, const void
 const TorchPickleValue *torch_pickle_at(const TorchPickleValue *v, const char *key,
                                         size_t key_len) {
     const Items *t = &v->items;
-    if (v->kind == TORCH_PICKLE_SEQ && key_len && key_len < 8) {
-        size_t idx = 0;
-        for (size_t i = 0; i < key_len; i++) {
-            if (key[i] < '0' || key[i] > '9') return NULL;
-            idx = idx * 10 + (size_t)(key[i] - '0');
-        }
-        return idx < t->cnt ? t->item[idx] : NULL;
-    }
+    int64_t n;
+    bool number = decimal(key, key_len, &n);
+    if (v->kind == TORCH_PICKLE_SEQ) return number && (size_t)n < t->cnt ? t->item[n] : NULL;
     if (v->kind != TORCH_PICKLE_DICT) return NULL;
     for (size_t i = t->cnt; i; i -= 2) { // a key set twice: the last one holds
         const Value *k = t->item[i - 2];
-        if (k->kind == TORCH_PICKLE_STR && k->str.len == key_len && !memcmp(k->str.s, key, key_len))
+        if (k->kind == TORCH_PICKLE_STR ? k->str.len == key_len && !memcmp(k->str.s, key, key_len)
+                                        : k->kind == TORCH_PICKLE_INT && number && k->i == n)
             return t->item[i - 1];
     }
     return NULL;

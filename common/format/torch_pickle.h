@@ -88,7 +88,8 @@ typedef struct TorchPickle {
 Err torch_pickle_parse(TorchPickle *out, Arena *a, const char *label, const void *bytes,
                        size_t len);
 
-// The value under a text key of a DICT, or under a decimal number of a SEQ; NULL when there is none.
+// The value under a text or integer key of a DICT, or a position of a SEQ, given as text; NULL when there
+// is none.
 const TorchPickleValue *torch_pickle_at(const TorchPickleValue *v, const char *key, size_t key_len);
 
 #endif

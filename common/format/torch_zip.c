@@ -360,7 +360,8 @@ static Err tree_flatten(TorchZip *t, const char *sub) {
         FAIL(ERR_FORMAT, "%s: no dictionary '%s'; there is: %s", t->path, sub,
              keys_text(last, buf));
     if (v->kind != TORCH_PICKLE_DICT && v->kind != TORCH_PICKLE_SEQ)
-        FAIL(ERR_FORMAT, "%s: '%s' is not a dictionary of tensors", t->path, sub ? sub : "the top");
+        FAIL(ERR_FORMAT, "%s: the %s '%s' is not a dictionary of tensors", t->path,
+             sub ? "value" : "top of", sub ? sub : "data.pkl");
     return flatten(t, v, name, 0, 0);
 }
 
