@@ -308,6 +308,26 @@ static Err child_of(Json *j, const char *key, bool want, Json **out) {
 Err json_want_object(Json *j, const char *key, Json **out) { return child_of(j, key, true, out); }
 Err json_get_object(Json *j, const char *key, Json **out) { return child_of(j, key, false, out); }
 
+Err json_want_objects(Json *j, const char *key, Json **out, int max, int *cnt) {
+    json_t *v;
+    char place[64];
+    TRY(value_of(j, key, true, &v));
+    if (!json_is_array(v)) return wrong(j, key, v, "an array of objects");
+    size_t n = json_array_size(v);
+    if (n > (size_t)max)
+        FAIL(ERR_FORMAT, "%s: key '%s' has %zu entries, want at most %d", j->label, key, n, max);
+    for (size_t i = 0; i < n; i++) {
+        json_t *e = json_array_get(v, i);
+        if (!json_is_object(e)) return wrong(j, key, v, "an array of objects");
+        snprintf(place, sizeof place, "%.40s[%zu]", key, i);
+        out[i] = node_new(e, label_join(j->label, place));
+        out[i]->next = j->children;
+        j->children = out[i];
+    }
+    *cnt = (int)n;
+    return ERR_OK;
+}
+
 static Err only(Json *j, const char *key, json_t *value) {
     Err err = ERR_OK;
     json_t *v;

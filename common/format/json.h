@@ -81,6 +81,9 @@ Err json_get_strs(Json *j, const char *key, const char **out, int max, int *cnt)
 Err json_want_object(Json *j, const char *key, Json **out);
 Err json_get_object(Json *j, const char *key, Json **out);
 
+// An array of up to max child objects, owned by j; their labels end in "key[0]", "key[1]". Once per key.
+Err json_want_objects(Json *j, const char *key, Json **out, int max, int *cnt);
+
 // Settings of which only one value is computed: absent, null or exactly that, else an error that says both.
 Err json_only_i64(Json *j, const char *key, int64_t value);
 Err json_only_f64(Json *j, const char *key, double value);
