@@ -477,9 +477,9 @@ static Err check_finite(const Plan *p, const Step *s) {
 Err plan_run(Plan *p) {
     for (int i = 0; i < p->step_cnt; i++) {
         Step *s = &p->step[i];
-        int64_t start = p->observer ? clock_now_ns() : 0;
+        int64_t start = p->observer ? clock_ns() : 0;
         p->be->kernel[s->node->op].run(p->be, s);
-        if (p->observer) p->observer(p->observer_ctx, s->node, s->dst, clock_now_ns() - start);
+        if (p->observer) p->observer(p->observer_ctx, s->node, s->dst, clock_ns() - start);
         if (p->opt.check) TRY(check_finite(p, s));
     }
     return ERR_OK;

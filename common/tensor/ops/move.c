@@ -196,7 +196,7 @@ static Err index_check(const Tensor *t, int64_t *m) {
 }
 
 Err op_shape_gather(Tensor *t) {
-    int64_t m;
+    int64_t m = 0;
     TRY(index_check(t, &m));
     t->shape = t->in[0]->shape;
     t->shape.dim[t->attr.index.axis] = m;
@@ -209,7 +209,7 @@ void op_grad_gather(Graph *g, Tensor *t, Tensor *dy, const bool *want, Tensor **
 }
 
 Err op_shape_scatter_add(Tensor *t) {
-    int64_t m;
+    int64_t m = 0;
     TRY(index_check(t, &m));
     t->shape = t->in[0]->shape;
     WANT(t->shape.dim[t->attr.index.axis] == m, "%lld rows but %lld indices",
