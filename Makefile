@@ -49,7 +49,8 @@ ready    := $(if $(need)$(need_dev),deps)# what every object waits for
 
 # --- Flags
 WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wformat=2 \
-          -Wno-unused-parameter -Wno-missing-field-initializers -Wno-format-nonliteral
+          -Werror=implicit-function-declaration -Wno-unused-parameter -Wno-missing-field-initializers \
+          -Wno-format-nonliteral
 SANE   := -fno-math-errno -fno-trapping-math -fno-omit-frame-pointer# none of these changes a number
 CFLAGS_release := -O3
 CFLAGS_debug   := -Og -DVADER_DEBUG
