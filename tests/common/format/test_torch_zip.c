@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "common/format/torch_zip.h"
+#include "tests/common/format/zip_make.h"
 #include "tests/test.h"
 
 #define DATA "tests/common/format/data/"
@@ -120,63 +121,6 @@ TEST(other_files_say_what_they_are) {
 }
 
 // ---- zips made here
-
-static uint32_t crc_of(const unsigned char *p, size_t n) {
-    uint32_t c = ~0u;
-    for (size_t i = 0; i < n; i++) {
-        c ^= p[i];
-        for (int k = 0; k < 8; k++) c = c >> 1 ^ (c & 1 ? 0xedb88320 : 0);
-    }
-    return ~c;
-}
-
-typedef struct Zip {
-    unsigned char file[4096], central[1024];
-    size_t len, central_len;
-    int cnt;
-} Zip;
-
-static size_t le(unsigned char *p, uint64_t v, int bytes) {
-    for (int i = 0; i < bytes; i++) p[i] = (unsigned char)(v >> 8 * i);
-    return (size_t)bytes;
-}
-
-// One stored entry; `harm` is added to its checksum.
-static void zip_add(Zip *z, const char *name, const void *bytes, size_t n, uint32_t harm) {
-    unsigned char *h = z->file + z->len, *c = z->central + z->central_len;
-    size_t name_len = strlen(name);
-    unsigned char common[26] = {20, 0};
-    le(common + 10, crc_of(bytes, n) + harm, 4);
-    le(common + 14, n, 4);
-    le(common + 18, n, 4);
-    le(common + 22, name_len, 2);
-    le(h, 0x04034b50, 4);
-    memcpy(h + 4, common, 26);
-    memcpy(h + 30, name, name_len);
-    memcpy(h + 30 + name_len, bytes, n);
-    memset(c, 0, 46);
-    le(c, 0x02014b50, 4);
-    c[4] = 20;
-    memcpy(c + 6, common, 26);
-    le(c + 42, z->len, 4);
-    memcpy(c + 46, name, name_len);
-    z->len += 30 + name_len + n;
-    z->central_len += 46 + name_len;
-    z->cnt++;
-}
-
-static void zip_end(Zip *z) {
-    unsigned char *e = z->file + z->len;
-    memcpy(e, z->central, z->central_len);
-    e += z->central_len;
-    memset(e, 0, 22);
-    le(e, 0x06054b50, 4);
-    le(e + 8, (uint64_t)z->cnt, 2);
-    le(e + 10, (uint64_t)z->cnt, 2);
-    le(e + 12, z->central_len, 4);
-    le(e + 16, z->len, 4);
-    z->len += z->central_len + 22;
-}
 
 // {"w": a tensor of 4 floats, storage 0}
 static const char pkl[] =
