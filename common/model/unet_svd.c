@@ -347,9 +347,8 @@ static bool check_io(const Unet *u, UnetSvdIo io) {
     char text[4][96];
     bool ok = x.rank == 5 && x.dim[4] == c->in_channels && x.dim[2] % step == 0 &&
               x.dim[3] % step == 0 && t.rank == 1 && (t.dim[0] == 1 || t.dim[0] == b) &&
-              ctx.rank == 3 && ctx.dim[0] == b && ctx.dim[1] == 1 &&
-              ctx.dim[2] == c->context_dim && ids.rank == 2 && ids.dim[0] == b &&
-              ids.dim[1] == c->ids_cnt;
+              ctx.rank == 3 && ctx.dim[0] == b && ctx.dim[1] == 1 && ctx.dim[2] == c->context_dim &&
+              ids.rank == 2 && ids.dim[0] == b && ids.dim[1] == c->ids_cnt;
     if (!ok)
         graph_fail(
             u->g, ERR_SHAPE,
@@ -392,4 +391,10 @@ Tensor *unet_svd_build(NN *nn, const UnetSvdConfig *cfg, UnetSvdIo io, UnetSvdOp
     for (int i = 0; i <= last; i++) x = up(&u, x, i);
     x = nn_groupnorm(nn, "conv_norm_out", x, GROUPS, EPS_OUT, true, false);
     return nn_conv2d(nn, "conv_out", x, NULL, cfg->out_channels, 3, 1, false, NULL);
+}
+
+Tensor *unet_svd_denoiser(const void *self, NN *nn, Tensor *sample, Tensor *timestep,
+                          Tensor *context, Tensor *time_ids) {
+    const UnetSvdDenoiser *u = self;
+    return unet_svd_build(nn, &u->cfg, (UnetSvdIo){sample, timestep, context, time_ids}, u->opt);
 }

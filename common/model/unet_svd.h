@@ -27,6 +27,7 @@ typedef struct UnetSvdConfig {
     int transformer_layers[UNET_SVD_LEVELS_MAX]; // transformer_layers_per_block
     bool down_attends[UNET_SVD_LEVELS_MAX];      // down_block_types: CrossAttn...
     bool up_attends[UNET_SVD_LEVELS_MAX];        // up_block_types, innermost first
+    int context_dim;                             // cross_attention_dim
     int ids_dim; // addition_time_embed_dim: width of one id's embedding
     int ids_cnt; // projection_class_embeddings_input_dim / ids_dim
 } UnetSvdConfig;
@@ -47,5 +48,13 @@ typedef struct UnetSvdOptions {
 
 // (B, F, h, w, out_channels); NULL with the graph's error set on failure.
 Tensor *unet_svd_build(NN *nn, const UnetSvdConfig *cfg, UnetSvdIo io, UnetSvdOptions opt);
+
+// The same as a DenoiseNet (denoise.h); self is one of these.
+typedef struct UnetSvdDenoiser {
+    UnetSvdConfig cfg;
+    UnetSvdOptions opt;
+} UnetSvdDenoiser;
+Tensor *unet_svd_denoiser(const void *self, NN *nn, Tensor *sample, Tensor *timestep,
+                          Tensor *context, Tensor *time_ids);
 
 #endif

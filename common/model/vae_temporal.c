@@ -88,11 +88,12 @@ static Tensor *st_res(NN *nn, const char *name, Tensor *x, int64_t out, VaeTempo
 
 // The linear `name`, or what checkpoints of diffusers before 0.18 call it.
 static Tensor *linear(NN *nn, const char *name, const char *old, Tensor *x, Tensor *residual) {
-    char key[64];
+    char key[64], old_key[64];
     if (!x) return NULL;
-    snprintf(key, sizeof key, "%s.weight", old);
-    return nn_linear(nn, nn_has(nn, key) ? old : name, x, x->shape.dim[x->shape.rank - 1], true,
-                     residual);
+    snprintf(key, sizeof key, "%s.weight", name);
+    snprintf(old_key, sizeof old_key, "%s.weight", old);
+    if (!nn_has(nn, key) && nn_has(nn, old_key)) name = old;
+    return nn_linear(nn, name, x, x->shape.dim[x->shape.rank - 1], true, residual);
 }
 
 static Tensor *attention(NN *nn, Tensor *x) {
@@ -128,7 +129,7 @@ static Tensor *middle(NN *nn, Tensor *x, ResBlock *block, int64_t width, VaeTemp
 static Tensor *decoder_middle(NN *nn, const VaeTemporalConfig *cfg, Tensor *x, int64_t width,
                               VaeTemporalOptions opt) {
     if (cfg->layers > 1) {
-        params_ignore(nn->params, "decoder.mid_block.resnets.[!01].*");
+        params_ignore(nn->params, "decoder.mid_block.resnets.[!01]*");
 
         return middle(nn, x, st_res, width, opt);
     }
