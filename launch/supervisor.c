@@ -1,0 +1,361 @@
+// supervisor: fork, exec, pidfds, epochs.
+#include "launch/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/transport/control.h"
+
+enum { JOIN_S = 1800, ACK_S = 600, DEATHS_MAX = 3, PATH_BYTES = 4096 };
+#define SOCKET_DIR "sock"
+
+typedef struct Child {
+    StageKind stage;
+    int replica, incarnation;
+    pid_t pid;      // 0 = none
+    int pidfd;      // -1 = none
+    bool joined;    // said hello in this incarnation
+    uint64_t acked; // epoch it has acknowledged
+    bool reported;  // told us why it ends
+    char report[MSG_TEXT_MAX];
+    Err report_code;
+    uint64_t death_place; // sample and step of the last death
+    int deaths;           // in a row at that place
+} Child;
+
+struct Supervisor {
+    const Config *cfg;
+    Run *run;
+    Conductor *conductor;
+    Control *control;
+    const char *fault;
+    Child *child;
+    int child_cnt, restarts;
+};
+
+Err supervisor_sibling(const char *name, char out[PATH_BYTES]) {
+    char self[PATH_BYTES];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n < 0) FAIL(ERR_IO, "/proc/self/exe: %s", strerror(errno));
+    self[n] = 0;
+    char *slash = strrchr(self, '/');
+    if (slash) *slash = 0;
+    if (snprintf(out, PATH_BYTES, "%s/vader-%s", self, name) >= PATH_BYTES)
+        FAIL(ERR_IO, "%s: path too long", self);
+    if (access(out, X_OK)) FAIL(ERR_IO, "%s: %s (it belongs beside vader)", out, strerror(errno));
+    return ERR_OK;
+}
+
+// ---- Starting ----
+
+// Between fork and exec: only async-signal-safe calls.
+static _Noreturn void become_stage(const char *program, char *const argv[], int log_fd) {
+    setpgid(0, 0); // the terminal's Ctrl-C is for the launcher, which tells us
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    int null = open("/dev/null", O_RDONLY);
+    dup2(null, STDIN_FILENO);
+    dup2(log_fd, STDOUT_FILENO);
+    dup2(log_fd, STDERR_FILENO);
+    execv(program, argv);
+    static const char text[] = "vader: exec failed\n";
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(126);
+    _exit(127);
+}
+
+static Err spawn(Supervisor *s, Child *c) {
+    const char *name = itinerary_stage_name(c->stage);
+    char program[PATH_BYTES], fds[128], replica[16], incarnation[16], parent[16], log[64];
+    TRY(supervisor_sibling(name, program));
+    run_fds(s->run, fds);
+    snprintf(replica, sizeof replica, "%d", c->replica);
+    snprintf(incarnation, sizeof incarnation, "%d", c->incarnation);
+    snprintf(parent, sizeof parent, "%d", (int)getpid());
+    snprintf(log, sizeof log, "log/%s.%d.log", name, c->replica);
+    char *const argv[] = {program,
+                          "--run",
+                          ".",
+                          "--sockets",
+                          SOCKET_DIR,
+                          "--fds",
+                          fds,
+                          "--replica",
+                          replica,
+                          "--incarnation",
+                          incarnation,
+                          "--parent",
+                          parent,
+                          s->fault ? "--fault" : NULL,
+                          (char *)(uintptr_t)s->fault,
+                          NULL};
+    int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0) FAIL(ERR_IO, "%s: %s", log, strerror(errno));
+    c->joined = c->reported = false;
+    c->pid = fork();
+    if (c->pid == 0) become_stage(program, argv, fd);
+    close(fd);
+    if (c->pid < 0) {
+        c->pid = 0;
+        FAIL(ERR_IO, "fork: %s", strerror(errno));
+    }
+    c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
+    if (c->pidfd < 0) FAIL(ERR_IO, "pidfd_open: %s", strerror(errno));
+    fcntl(c->pidfd, F_SETFD, FD_CLOEXEC);
+    return ERR_OK;
+}
+
+static Child *find_child(Supervisor *s, const Msg *m) {
+    for (int i = 0; i < s->child_cnt; i++) {
+        Child *c = &s->child[i];
+        if ((uint32_t)c->stage == m->stage && (uint32_t)c->replica == m->replica &&
+            (uint32_t)c->incarnation == m->incarnation)
+            return c;
+    }
+    return NULL;
+}
+
+static void send_to(Supervisor *s, const Child *c, MsgKind kind) {
+    Msg m = {.kind = kind,
+             .stage = c->stage,
+             .replica = (uint32_t)c->replica,
+             .incarnation = (uint32_t)c->incarnation,
+             .epoch = atomic_load(&s->run->state->epoch)};
+    if (c->joined) control_send(s->control, &m); // a peer that has gone is seen by its pidfd
+}
+
+// ---- Watching ----
+
+// Everything that has arrived. Bells need no answer: the caller polls the conductor anyway.
+static Err read_messages(Supervisor *s) {
+    for (;;) {
+        Msg m;
+        bool got;
+        TRY(control_receive(s->control, 0, &m, &got));
+        if (!got) return ERR_OK;
+        Child *c = find_child(s, &m);
+        if (!c) continue;
+        if (m.kind == MSG_HELLO) c->joined = true;
+        if (m.kind == MSG_ACK && m.epoch > c->acked) c->acked = m.epoch;
+        if (m.kind == MSG_REPORT) {
+            c->reported = true;
+            c->report_code = m.value > 0 && m.value <= ERR_DEVICE ? (Err)m.value : ERR_PEER;
+            snprintf(c->report, sizeof c->report, "%s", m.text);
+        }
+    }
+}
+
+// Waits for a message or an exit.
+static Err wait_event(Supervisor *s, int timeout_ms) {
+    struct pollfd *p = calloc((size_t)s->child_cnt + 1, sizeof *p);
+    die_unless(p, "supervisor: out of memory");
+    TRY(read_messages(s)); // ZMQ_FD is edge-triggered: empty the queue before sleeping on it
+    p[0] = (struct pollfd){.fd = control_fd(s->control), .events = POLLIN};
+    for (int i = 0; i < s->child_cnt; i++)
+        p[1 + i] = (struct pollfd){.fd = s->child[i].pidfd, .events = POLLIN};
+    poll(p, (nfds_t)s->child_cnt + 1, timeout_ms);
+    free(p);
+    return read_messages(s);
+}
+
+// Reaps c if it has ended; *status is its wait status.
+static bool reap(Child *c, int *status) {
+    if (!c->pid || waitpid(c->pid, status, WNOHANG) != c->pid) return false;
+    close(c->pidfd);
+    c->pid = 0;
+    c->pidfd = -1;
+    return true;
+}
+
+static Err last_log_line(const Child *c, char *out, size_t size) {
+    char path[64];
+    snprintf(path, sizeof path, "log/%s.%d.log", itinerary_stage_name(c->stage), c->replica);
+    FILE *f = fopen(path, "r");
+    *out = 0;
+    if (!f) return ERR_OK;
+    for (char line[1024]; fgets(line, sizeof line, f);)
+        if (!strncmp(line, "vader: ", 7))
+            snprintf(out, size, "%.*s", (int)strcspn(line, "\n") - 7, line + 7);
+    fclose(f);
+    return ERR_OK;
+}
+
+static Err failed_by_itself(const Child *c, int status) {
+    char text[1024];
+    if (c->reported)
+        FAIL(c->report_code, "%s.%d: %s", itinerary_stage_name(c->stage), c->replica, c->report);
+    last_log_line(c, text, sizeof text);
+    FAIL(WEXITSTATUS(status) == 2 ? ERR_USAGE : ERR_PEER, "%s.%d ended with status %d: %s",
+         itinerary_stage_name(c->stage), c->replica, WEXITSTATUS(status),
+         *text ? text : "no message");
+}
+
+// Where it died, and whether that has happened too often.
+static Err note_death(Supervisor *s, Child *c, int sig) {
+    const RunPage *p = &s->run->page[run_page_index(s->run, c->stage, c->replica)];
+    uint64_t place = atomic_load(&p->sample) * 64 + (uint64_t)atomic_load(&p->step) + 1;
+    c->deaths = place == c->death_place ? c->deaths + 1 : 1;
+    c->death_place = place;
+    log_warn("%s.%d died of signal %d (%s) at sample %llu", itinerary_stage_name(c->stage),
+             c->replica, sig, strsignal(sig), (unsigned long long)atomic_load(&p->sample));
+    if (c->deaths > DEATHS_MAX)
+        FAIL(ERR_PEER, "%s.%d died %d times at the same step of sample %llu (signal %d: %s)",
+             itinerary_stage_name(c->stage), c->replica, c->deaths,
+             (unsigned long long)atomic_load(&p->sample), sig, strsignal(sig));
+    c->incarnation++;
+    s->restarts++;
+    return ERR_OK;
+}
+
+// Collects every child that has ended. *died: at least one by a signal.
+static Err collect_deaths(Supervisor *s, bool *died) {
+    for (int i = 0; i < s->child_cnt; i++) {
+        Child *c = &s->child[i];
+        int status;
+        if (!reap(c, &status)) continue;
+        TRY(read_messages(s)); // its report may have come with its end
+        if (WIFEXITED(status)) return failed_by_itself(c, status);
+        TRY(note_death(s, c, WTERMSIG(status)));
+        *died = true;
+    }
+    return ERR_OK;
+}
+
+static bool all_joined(const Supervisor *s) {
+    for (int i = 0; i < s->child_cnt; i++)
+        if (!s->child[i].joined) return false;
+    return true;
+}
+
+static Err wait_until_joined(Supervisor *s, const volatile int *stop) {
+    int64_t deadline = clock_ns() + (int64_t)JOIN_S * 1000000000;
+    while (!all_joined(s) && !(stop && *stop)) {
+        bool died = false;
+        TRY(wait_event(s, 20));
+        TRY(collect_deaths(s, &died));
+        for (int i = 0; died && i < s->child_cnt; i++)
+            if (!s->child[i].pid) TRY(spawn(s, &s->child[i]));
+        if (clock_ns() > deadline)
+            FAIL(ERR_TIMEOUT, "not every stage has joined within %d s", JOIN_S);
+    }
+    for (int i = 0; i < s->child_cnt; i++) send_to(s, &s->child[i], MSG_WELCOME);
+    return ERR_OK;
+}
+
+// Survivors drop what belongs to the old epoch; who does not answer in time is killed and joins the dead.
+static Err wait_for_acks(Supervisor *s, uint32_t epoch) {
+    int64_t deadline = clock_ns() + (int64_t)ACK_S * 1000000000;
+    for (bool waiting = true; waiting;) {
+        waiting = false;
+        for (int i = 0; i < s->child_cnt; i++) {
+            Child *c = &s->child[i];
+            if (!c->pid || !c->joined || c->acked >= epoch) continue;
+            waiting = true;
+            if (clock_ns() > deadline) kill(c->pid, SIGKILL);
+        }
+        bool died = false;
+        if (waiting) TRY(wait_event(s, 20));
+        TRY(collect_deaths(s, &died));
+    }
+    return ERR_OK;
+}
+
+static Err recover(Supervisor *s) {
+    uint32_t epoch = atomic_fetch_add(&s->run->state->epoch, 1) + 1;
+    for (int i = 0; i < s->child_cnt; i++)
+        if (s->child[i].pid) send_to(s, &s->child[i], MSG_EPOCH);
+    TRY(wait_for_acks(s, epoch));
+    for (int i = 0; i < s->child_cnt; i++)
+        if (!s->child[i].pid) TRY(spawn(s, &s->child[i]));
+    TRY(wait_until_joined(s, NULL));
+    conductor_restart_samples(s->conductor, epoch);
+    return ERR_OK;
+}
+
+Err supervisor_poll(Supervisor *s, int timeout_ms) {
+    bool died = false;
+    TRY(wait_event(s, timeout_ms));
+    TRY(collect_deaths(s, &died));
+    return died ? recover(s) : ERR_OK;
+}
+
+int supervisor_restarts(const Supervisor *s) { return s->restarts; }
+
+// ---- Start and stop ----
+
+static void list_children(Supervisor *s) {
+    const uint32_t *replicas = s->run->state->replicas;
+    int cnt = 0;
+    for (int k = 0; k < STAGE_CNT; k++) cnt += (int)replicas[k];
+    s->child = calloc((size_t)cnt, sizeof *s->child);
+    die_unless(s->child, "supervisor: out of memory");
+    for (int k = 0; k < STAGE_CNT; k++)
+        for (int r = 0; r < (int)replicas[k]; r++)
+            s->child[s->child_cnt++] = (Child){.stage = (StageKind)k, .replica = r, .pidfd = -1};
+}
+
+static Err start(Supervisor *s, const volatile int *stop) {
+    if (mkdir(SOCKET_DIR, 0700) && errno != EEXIST)
+        FAIL(ERR_IO, SOCKET_DIR ": %s", strerror(errno));
+    if (mkdir("log", 0700) && errno != EEXIST) FAIL(ERR_IO, "log: %s", strerror(errno));
+    TRY(control_listen(&s->control, SOCKET_DIR));
+    list_children(s);
+    for (int i = 0; i < s->child_cnt; i++) TRY(spawn(s, &s->child[i]));
+    return wait_until_joined(s, stop);
+}
+
+Err supervisor_start(Supervisor **out, const Config *cfg, Run *run, Conductor *conductor,
+                     const char *fault, const volatile int *stop) {
+    Supervisor *s = calloc(1, sizeof *s);
+    die_unless(s, "supervisor: out of memory");
+    *s = (Supervisor){.cfg = cfg, .run = run, .conductor = conductor, .fault = fault};
+    Err err = start(s, stop);
+    if (err) {
+        char keep[2048];
+        snprintf(keep, sizeof keep, "%s", err_text());
+        supervisor_stop(s, true, NULL);
+        FAIL(err, "%s", keep);
+    }
+    *out = s;
+    return ERR_OK;
+}
+
+void supervisor_stop(Supervisor *s, bool kill_now, const volatile int *stop) {
+    if (!s) return;
+    atomic_store(&s->run->state->stopping, 1);
+    for (int i = 0; i < s->child_cnt; i++) send_to(s, &s->child[i], MSG_STOP);
+    for (bool left = true; left;) {
+        left = false;
+        for (int i = 0; i < s->child_cnt; i++) {
+            Child *c = &s->child[i];
+            int status;
+            if (!c->pid) continue;
+            if (kill_now || !c->joined || (stop && *stop > 1)) kill(c->pid, SIGKILL);
+            if (!reap(c, &status)) left = true;
+        }
+        if (left && wait_event(s, 20)) kill_now = true;
+    }
+    control_close(s->control);
+    unlink(SOCKET_DIR "/launcher");
+    for (int i = 0; i < s->child_cnt; i++) {
+        char path[64];
+        snprintf(path, sizeof path, SOCKET_DIR "/%s.%d", itinerary_stage_name(s->child[i].stage),
+                 s->child[i].replica);
+        unlink(path);
+    }
+    rmdir(SOCKET_DIR);
+    free(s->child);
+    free(s);
+}
