@@ -72,7 +72,7 @@ typedef struct Entry {
 
 typedef struct Source {
     Config *cfg;
-    const char *label, *dir;
+    const char *label, *dir, *cwd; // absolute folders
     Entry *entry;
     int entry_cnt, entry_cap;
 } Source;
@@ -192,12 +192,11 @@ static Err parse_enum(Source *src, const Entry *e, const Row *r, const char *tex
     FAIL(ERR_USAGE, "%s: %s is \"%s\", want %s", where(src, e->line), e->key, text, r->choices);
 }
 
-// Paths in a file are relative to its folder.
+// Paths become absolute: those of a file from its folder, those of the command line from where we are.
 static const char *text_value(Source *src, const Entry *e, bool is_path, const char *text) {
     Arena *a = &src->cfg->arena;
-    if (!is_path || !e->line || !*text || *text == '/' || !strcmp(src->dir, "."))
-        return arena_strdup(a, text);
-    return arena_printf(a, "%s/%s", src->dir, text);
+    if (!is_path || !*text || *text == '/') return arena_strdup(a, text);
+    return arena_printf(a, "%s/%s", e->line ? src->dir : src->cwd, text);
 }
 
 static bool names_files(const Row *r) {
@@ -391,8 +390,11 @@ Err config_load_text(Config **out, const char *label, const char *dir, const cha
     for (int i = 0; i < CONFIG_REWARDS_MAX; i++)
         set_defaults(reward_rows, REWARD_ROW_CNT, &cfg->reward[i]);
     cfg->file = arena_strdup(&cfg->arena, label);
-    Source src = {.cfg = cfg, .label = label, .dir = dir};
+    char *cwd = realpath(".", NULL), *folder = realpath(dir, NULL);
+    Source src = {.cfg = cfg, .label = label, .dir = folder ? folder : dir, .cwd = cwd ? cwd : "."};
     Err err = load(&src, text, len, set_cnt, set);
+    free(cwd);
+    free(folder);
     free(src.entry);
     if (err) {
         config_free(cfg);
@@ -547,6 +549,26 @@ char *config_diff(const Config *a, const Config *b, Arena *arena, bool loose) {
         text = diff_rows(text, reward_rows, REWARD_ROW_CNT, &a->reward[k], &b->reward[k],
                          arena_printf(arena, "reward.%d.", k), arena, loose);
     return text;
+}
+
+static uint64_t hash_text(uint64_t h, const char *s) {
+    for (; *s; s++) h = (h ^ (unsigned char)*s) * 0x100000001b3; // FNV-1a
+    return (h ^ '\n') * 0x100000001b3;
+}
+
+uint64_t config_hash(const Config *cfg) {
+    Arena arena = {0};
+    uint64_t h = 0xcbf29ce484222325;
+    for (int i = 0; i < ROW_CNT; i++) {
+        if (rows[i].type == ROW_GROUP || is_loose(rows[i].key)) continue;
+        h = hash_text(hash_text(h, rows[i].key), value_text(&rows[i], cfg, &arena));
+    }
+    for (int k = 0; k < cfg->reward_cnt; k++)
+        for (int i = 0; i < REWARD_ROW_CNT; i++)
+            h = hash_text(hash_text(h, reward_rows[i].key),
+                          value_text(&reward_rows[i], &cfg->reward[k], &arena));
+    arena_free(&arena);
+    return h;
 }
 
 Err config_help(const char *key, FILE *out) {

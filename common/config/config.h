@@ -7,7 +7,8 @@
 //     runs/a.yaml:9: unknown key video.frame, did you mean video.frames?
 //
 // A file may nest mappings (video: {frames: 14}) or spell keys with dots; both are the same. Paths in a
-// file are relative to the folder of that file; on the command line, to the working directory. All these
+// file are relative to the folder of that file; on the command line, to the working directory; both become
+// absolute here. All these
 // errors are ERR_USAGE (exit status 2).
 //
 //     Config *cfg;
@@ -103,6 +104,9 @@ void config_write(const Config *cfg, FILE *out, bool docs);
 // One line per key whose value differs: "optim.lr: 0.0002 -> 0.001" into the arena; "" when none does.
 // `loose` leaves out keys that do not decide the numbers (slots, replicas, run, preview, ckpt, updates).
 char *config_diff(const Config *a, const Config *b, Arena *arena, bool loose);
+
+// A hash over the keys that decide numbers (those that config_diff keeps when loose).
+uint64_t config_hash(const Config *cfg);
 
 // `vader help [key]`: the description of a key, a group, or all. ERR_USAGE names the nearest key.
 Err config_help(const char *key, FILE *out);

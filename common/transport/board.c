@@ -18,6 +18,7 @@ typedef struct Header {
     BoardSpec spec;
     _Alignas(SLOT_LINE) _Atomic uint64_t version; // learner
     _Alignas(SLOT_LINE) _Atomic uint64_t durable; // launcher
+    _Alignas(SLOT_LINE) _Atomic uint64_t ready;   // learner; launcher on resume
 } Header;
 
 typedef struct Tag {
@@ -128,6 +129,13 @@ uint64_t board_durable(const Board *b) {
 }
 void board_set_durable(Board *b, uint64_t v) {
     atomic_store_explicit(&b->header->durable, v, memory_order_release);
+}
+
+int board_ready(const Board *b) {
+    return atomic_load_explicit(&b->header->ready, memory_order_acquire) != 0;
+}
+void board_set_ready(Board *b) {
+    atomic_store_explicit(&b->header->ready, 1, memory_order_release);
 }
 
 static float *block(const Board *b, uint64_t start, uint64_t i) {

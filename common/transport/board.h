@@ -78,6 +78,10 @@ void board_commit(Board *b, uint64_t version);      // release; learner only
 uint64_t board_durable(const Board *b);             // acquire
 void board_set_durable(Board *b, uint64_t version); // release; launcher only
 
+// Version 0 is made by the learner when it first joins (or restored by the launcher): set once, never cleared.
+int board_ready(const Board *b); // acquire
+void board_set_ready(Board *b);  // release
+
 float *board_theta(const Board *b, uint64_t version); // (theta_cnt)
 float *board_m(const Board *b, uint64_t version);
 float *board_v(const Board *b, uint64_t version);

@@ -1,0 +1,187 @@
+// group_plan: one child per stage, one JSON object from each.
+#include "launch/group_plan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/base/strbuf.h"
+#include "launch/supervisor.h"
+
+enum { PATH_BYTES = 4096, ANSWER_MAX = 64 << 20 };
+
+static int replicas_of(const Config *cfg, int stage) {
+    const int64_t n[STAGE_CNT] = {cfg->sampler_replicas, cfg->decoder_replicas,
+                                  cfg->rewarder_replicas, 1};
+    return (int)n[stage];
+}
+
+uint32_t group_plan_slots(const Config *cfg) {
+    if (cfg->slots) return (uint32_t)cfg->slots;
+    int64_t n = 2 * cfg->rollouts * (cfg->lag + 1);
+    return (uint32_t)(n > 64 ? 64 : n);
+}
+
+// ---- Asking one stage ----
+
+static Err read_all(int fd, StrBuf *out) {
+    for (;;) {
+        char buf[65536];
+        ssize_t n = read(fd, buf, sizeof buf);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) FAIL(ERR_IO, "pipe: %s", strerror(errno));
+        if (!n) return ERR_OK;
+        strbuf_add_bytes(out, buf, (size_t)n);
+        if (out->len > ANSWER_MAX) FAIL(ERR_PEER, "a stage plan of more than %d bytes", ANSWER_MAX);
+    }
+}
+
+// The message that the child printed: the last line that begins with our name.
+static void log_message(const char *path, char *out, size_t size) {
+    FILE *f = fopen(path, "r");
+    snprintf(out, size, "see %s", path);
+    if (!f) return;
+    for (char line[2048]; fgets(line, sizeof line, f);)
+        if (!strncmp(line, "vader: ", 7))
+            snprintf(out, size, "%.*s", (int)strcspn(line + 7, "\n"), line + 7);
+    fclose(f);
+}
+
+typedef struct Question {
+    pid_t pid;
+    int fd; // its standard output
+    char log[64];
+} Question;
+
+static Err ask(Question *q, StageKind stage) {
+    const char *name = itinerary_stage_name(stage);
+    char program[PATH_BYTES];
+    int pipe_fd[2];
+    TRY(supervisor_sibling(name, program));
+    snprintf(q->log, sizeof q->log, "log/plan.%s.log", name);
+    int log = open(q->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (log < 0) FAIL(ERR_IO, "%s: %s", q->log, strerror(errno));
+    if (pipe2(pipe_fd, O_CLOEXEC)) FAIL(ERR_IO, "pipe: %s", strerror(errno));
+    q->pid = fork();
+    if (q->pid == 0) {
+        dup2(pipe_fd[1], STDOUT_FILENO);
+        dup2(log, STDERR_FILENO);
+        execl(program, program, "--plan", "config.yaml", (char *)NULL);
+        _exit(127);
+    }
+    close(log);
+    close(pipe_fd[1]);
+    q->fd = pipe_fd[0];
+    if (q->pid < 0) FAIL(ERR_IO, "fork: %s", strerror(errno));
+    return ERR_OK;
+}
+
+static Err answer(Question *q, StageKind stage, StagePlan *plan) {
+    StrBuf text = {0};
+    char message[2048];
+    int status;
+    Err err = read_all(q->fd, &text);
+    while (waitpid(q->pid, &status, 0) < 0 && errno == EINTR) continue;
+    if (!err && (!WIFEXITED(status) || WEXITSTATUS(status))) {
+        log_message(q->log, message, sizeof message);
+        err = err_fail(ERR_USAGE, __FILE__, __LINE__, __func__, "%s: %s",
+                       itinerary_stage_name(stage), message);
+    }
+    if (!err) err = stage_plan_read(plan, strbuf_text(&text), text.len);
+    strbuf_fini(&text);
+    close(q->fd);
+    return err;
+}
+
+// ---- The group ----
+
+static uint64_t memory_available(void) {
+    FILE *f = fopen("/proc/meminfo", "r");
+    unsigned long long kib = 0;
+    for (char line[256]; f && fgets(line, sizeof line, f);)
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+    if (f) fclose(f);
+    return (uint64_t)kib * 1024;
+}
+
+static Err add_up(GroupPlan *g, const Config *cfg) {
+    size_t n = 0;
+    g->table = (SectionTable){.slots = group_plan_slots(cfg), .segments = (uint32_t)cfg->segments};
+    for (int s = 0; s < STAGE_CNT; s++) {
+        TRY(stage_plan_merge(&g->table, &g->stage[s], (StageKind)s));
+        g->total_bytes += g->stage[s].memory_bytes * (uint64_t)replicas_of(cfg, s);
+        if (n < sizeof g->numerics)
+            n +=
+                (size_t)snprintf(g->numerics + n, sizeof g->numerics - n, "%s%s: %s", s ? "; " : "",
+                                 itinerary_stage_name((StageKind)s), g->stage[s].numerics);
+    }
+    section_layout(&g->table);
+    g->board = g->stage[STAGE_LEARNER].board;
+    g->board.rollouts = (uint32_t)cfg->rollouts;
+    g->board.lag = (uint32_t)cfg->lag;
+    g->shared_bytes = board_bytes(&g->board);
+    for (int s = 0; s < STAGE_CNT; s++) g->shared_bytes += g->table.block_bytes[s];
+    g->total_bytes += g->shared_bytes;
+    g->available_bytes = memory_available();
+    return ERR_OK;
+}
+
+Err group_plan_make(GroupPlan *g, const Config *cfg) {
+    Question q[STAGE_CNT] = {0};
+    Err err = ERR_OK, first = ERR_OK;
+    char keep[2048] = "";
+    *g = (GroupPlan){0};
+    if (mkdir("log", 0700) && errno != EEXIST) FAIL(ERR_IO, "log: %s", strerror(errno));
+    int asked = 0;
+    for (; asked < STAGE_CNT && !err; asked++) err = ask(&q[asked], (StageKind)asked);
+    if (err) asked--;
+    for (int s = 0; s < asked; s++) { // every child is waited for, whatever the others say
+        Err one = answer(&q[s], (StageKind)s, &g->stage[s]);
+        if (one && !first) first = one, snprintf(keep, sizeof keep, "%s", err_text());
+    }
+    if (first) err = err_fail(first, __FILE__, __LINE__, __func__, "%s", keep);
+    if (!err) err = add_up(g, cfg);
+    if (err) group_plan_fini(g);
+    return err;
+}
+
+void group_plan_fini(GroupPlan *g) {
+    for (int s = 0; s < STAGE_CNT; s++) stage_plan_fini(&g->stage[s]);
+}
+
+static double mib(uint64_t bytes) { return (double)bytes / (1 << 20); }
+
+Err group_plan_check_fit(const GroupPlan *g, const Config *cfg) {
+    if (!g->available_bytes || g->total_bytes <= g->available_bytes) return ERR_OK;
+    const StagePlan *s = g->stage;
+    FAIL(
+        ERR_USAGE,
+        "the run needs %.0f MiB of memory, %.0f MiB are free: %.0f MiB are missing (sampler %.0f x %d, decoder %.0f x %d, rewarder %.0f x %d, "
+        "learner %.0f, shared %.0f); try weights: mapped, recompute: true, fewer slots or smaller video",
+        mib(g->total_bytes), mib(g->available_bytes), mib(g->total_bytes - g->available_bytes),
+        mib(s[0].memory_bytes), replicas_of(cfg, 0), mib(s[1].memory_bytes), replicas_of(cfg, 1),
+        mib(s[2].memory_bytes), replicas_of(cfg, 2), mib(s[3].memory_bytes), mib(g->shared_bytes));
+}
+
+void group_plan_print(const GroupPlan *g, const Config *cfg, FILE *out) {
+    fprintf(out, "%-10s %9s %14s %14s   %s\n", "stage", "processes", "memory each", "mapped",
+            "GFLOP per step");
+    for (int s = 0; s < STAGE_CNT; s++) {
+        const StagePlan *p = &g->stage[s];
+        fprintf(out, "%-10s %9d %10.1f MiB %10.1f MiB  ", itinerary_stage_name((StageKind)s),
+                replicas_of(cfg, s), mib(p->memory_bytes), mib(p->mapped_bytes));
+        for (int k = 0; k < STEP_CNT; k++)
+            if (p->flops[k] > 0)
+                fprintf(out, " %s %.3g", itinerary_step_name((StepKind)k), p->flops[k] / 1e9);
+        fputc('\n', out);
+    }
+    fprintf(out, "%-10s %9s %10.1f MiB   %u slots, %lld trainable parameters\n", "shared", "",
+            mib(g->shared_bytes), g->table.slots, (long long)g->board.theta_cnt);
+    fprintf(out, "%-10s %9s %10.1f MiB   of %.1f MiB available\n", "total", "", mib(g->total_bytes),
+            mib(g->available_bytes));
+}

@@ -1,0 +1,34 @@
+// group_plan: asks every stage what it needs, and adds it up.
+//
+// Each stage binary is run once with `--plan config.yaml` in the run directory; its memory tables go to
+// log/plan.<stage>.log. Used before every run, and by `vader plan`.
+#ifndef LAUNCH_GROUP_PLAN_H
+#define LAUNCH_GROUP_PLAN_H
+
+#include <stdio.h>
+
+#include "common/config/config.h"
+#include "common/proc/stage_plan.h"
+
+typedef struct GroupPlan {
+    StagePlan stage[STAGE_CNT];
+    SectionTable table; // laid out
+    BoardSpec board;
+    char numerics[512];       // of all stages, for the ledger
+    uint64_t shared_bytes;    // sections and board
+    uint64_t total_bytes;     // of all processes and shared memory
+    uint64_t available_bytes; // of this machine now
+} GroupPlan;
+
+// Works in the run directory. Fails with the message of the stage that failed.
+Err group_plan_make(GroupPlan *g, const Config *cfg);
+void group_plan_fini(GroupPlan *g);
+
+// ERR_USAGE if the group does not fit, with who needs how much and how much is missing.
+Err group_plan_check_fit(const GroupPlan *g, const Config *cfg);
+void group_plan_print(const GroupPlan *g, const Config *cfg, FILE *out);
+
+// Slots of the run: cfg->slots, or 2 x rollouts x (lag + 1) within 64, at least one more than previews need.
+uint32_t group_plan_slots(const Config *cfg);
+
+#endif

@@ -1,0 +1,69 @@
+// run_dir: mkdir, flock, chdir.
+#include "launch/run_dir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+
+static Err make_folders(const char *path) {
+    char *copy = strdup(path);
+    die_unless(copy, "run_dir: out of memory");
+    Err err = ERR_OK;
+    for (char *p = copy + 1; !err; p++) {
+        if (*p && *p != '/') continue;
+        char c = *p;
+        *p = 0;
+        if (mkdir(copy, 0700) && errno != EEXIST)
+            err = err_fail(ERR_IO, __FILE__, __LINE__, __func__, "%s: %s", copy, strerror(errno));
+        *p = c;
+        if (!c) break;
+    }
+    free(copy);
+    return err;
+}
+
+// The descriptor stays open, in us and in every stage, until the last of us ends.
+static Err lock(const char *path, int wait_s) {
+    int fd = open("lock", O_RDWR | O_CREAT, 0600);
+    if (fd < 0) FAIL(ERR_IO, "%s/lock: %s", path, strerror(errno));
+    int64_t deadline = clock_ns() + (int64_t)wait_s * 1000000000;
+    while (flock(fd, LOCK_EX | LOCK_NB)) {
+        if (errno == EINTR) continue;
+        if (errno != EWOULDBLOCK) FAIL(ERR_IO, "%s/lock: %s", path, strerror(errno));
+        if (clock_ns() >= deadline) FAIL(ERR_USAGE, "%s: another run is active there", path);
+        clock_sleep_ns(20000000);
+    }
+    return ERR_OK;
+}
+
+Err run_dir_enter(const char *path, int wait_s) {
+    if (chdir(path)) FAIL(ERR_USAGE, "%s: %s", path, strerror(errno));
+    return lock(path, wait_s);
+}
+
+Err run_dir_write_config(const Config *cfg) {
+    Err err = ERR_OK;
+    FILE *f = fopen("config.yaml.tmp", "w");
+    if (!f) FAIL(ERR_IO, "config.yaml: %s", strerror(errno));
+    config_write(cfg, f, false);
+    bool bad = fflush(f) || fsync(fileno(f));
+    if (fclose(f) || bad) FAIL(ERR_IO, "config.yaml: %s", strerror(errno));
+    if (rename("config.yaml.tmp", "config.yaml")) FAIL(ERR_IO, "config.yaml: %s", strerror(errno));
+    return err;
+}
+
+Err run_dir_make(const char *path, const Config *cfg) {
+    TRY(make_folders(path));
+    TRY(run_dir_enter(path, 0));
+    if (!access("state-0", F_OK) || !access("state-1", F_OK) || !access("metrics.jsonl", F_OK))
+        FAIL(ERR_USAGE, "%s holds a run already: `vader resume %s`, or choose another with run=DIR",
+             path, path);
+    return run_dir_write_config(cfg);
+}

@@ -1,0 +1,214 @@
+// train: prepare the run directory, ask the stages, make the shared memory, and drive group and conductor
+// until all updates are durable.
+#include "launch/train.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "launch/group_plan.h"
+#include "launch/progress.h"
+#include "launch/run_dir.h"
+#include "launch/supervisor.h"
+
+enum { RESUME_WAIT_S = 600, SET_MAX = 256 };
+
+typedef struct Options {
+    const char *target;       // CONF or RUN
+    const char *set[SET_MAX]; // key=value
+    int set_cnt;
+    const char *fault;
+    bool is_inline, accept_change, is_resume;
+} Options;
+
+static volatile int stop_asked; // signals received: 1 = finish the running steps, 2 = at once
+
+static void on_signal(int sig) {
+    (void)sig;
+    stop_asked++;
+}
+
+static void catch_signals(void) {
+    struct sigaction sa = {.sa_handler = on_signal};
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static Err parse(Options *o, int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--inline"))
+            o->is_inline = true;
+        else if (!strcmp(argv[i], "--accept-change"))
+            o->accept_change = true;
+        else if (!strcmp(argv[i], "--fault") && i + 1 < argc)
+            o->fault = argv[++i];
+        else if (*argv[i] == '-')
+            FAIL(ERR_USAGE, "%s: unknown option %s", argv[0], argv[i]);
+        else if (strchr(argv[i], '=') && o->set_cnt < SET_MAX)
+            o->set[o->set_cnt++] = argv[i];
+        else if (!o->target)
+            o->target = argv[i];
+        else
+            FAIL(ERR_USAGE, "%s: one %s at a time; settings are key=value: %s", argv[0],
+                 o->is_resume ? "run" : "config", argv[i]);
+    }
+    if (!o->target)
+        FAIL(ERR_USAGE, "usage: vader %s",
+             o->is_resume ? "resume RUN [key=value ...]" : "train CONF [key=value ...]");
+    return ERR_OK;
+}
+
+// ---- One run ----
+
+typedef struct Training {
+    const Options *opt;
+    Config *cfg;
+    GroupPlan plan;
+    Run run;
+    Conductor *conductor;
+    Supervisor *group;
+    ConductorStart start;
+} Training;
+
+// The numbers of a run belong to one set of settings and one way of computing.
+static Err check_same(const Training *t, const LedgerHead *found) {
+    if (t->opt->accept_change) return ERR_OK;
+    if (found->config_hash != t->start.ledger.config_hash)
+        FAIL(
+            ERR_USAGE,
+            "the settings that decide the numbers have changed since version %llu was written; --accept-change goes on anyway",
+            (unsigned long long)found->version);
+    if (strcmp(found->numerics, t->start.ledger.numerics))
+        FAIL(
+            ERR_USAGE,
+            "the numerics differ: the run was made with \"%s\", this is \"%s\"; --accept-change goes on anyway",
+            found->numerics, t->start.ledger.numerics);
+    return ERR_OK;
+}
+
+static Err restore(Training *t) {
+    LedgerHead head = {0};
+    int found;
+    TRY(ledger_read(".", &head, NULL, &found));
+    if (!found) return ERR_OK; // stopped before its first update: begin again
+    TRY(check_same(t, &head));
+    TRY(ledger_read(".", &head, t->run.board, &found));
+    board_set_ready(t->run.board);
+    t->start.ledger.version = head.version;
+    t->start.ledger.metrics_bytes = head.metrics_bytes;
+    return ERR_OK;
+}
+
+static Err prepare(Training *t) {
+    TRY(group_plan_make(&t->plan, t->cfg));
+    TRY(group_plan_check_fit(&t->plan, t->cfg));
+    TRY(run_create(&t->run, t->cfg, &t->plan.table, &t->plan.board,
+                   t->plan.stage[STAGE_LEARNER].modules));
+    t->start =
+        (ConductorStart){.run_dir = ".", .window_at = t->plan.stage[STAGE_LEARNER].window_at};
+    t->start.ledger.config_hash = config_hash(t->cfg);
+    memcpy(t->start.ledger.numerics, t->plan.numerics, sizeof t->start.ledger.numerics);
+    if (t->opt->is_resume) TRY(restore(t));
+    return conductor_new(&t->conductor, t->cfg, &t->run, &t->start);
+}
+
+static Err drive(Training *t) {
+    Progress progress;
+    progress_init(&progress, t->cfg, &t->run, t->start.ledger.version);
+    TRY(supervisor_start(&t->group, t->cfg, &t->run, t->conductor, t->opt->fault, &stop_asked));
+    for (ConductorNews news = {0}; !news.done && !stop_asked;) {
+        TRY(conductor_poll(t->conductor, &news));
+        if (news.preview_slot >= 0) conductor_release(t->conductor, (uint32_t)news.preview_slot);
+        progress_show(&progress, &news, supervisor_restarts(t->group));
+        if (!news.done) TRY(supervisor_poll(t->group, 20));
+    }
+    progress_end(&progress);
+    return ERR_OK;
+}
+
+static Err train(const Options *opt, Config *cfg) {
+    Training t = {.opt = opt, .cfg = cfg, .run = {.state_shm.fd = -1, .board_shm.fd = -1}};
+    for (int i = 0; i < STAGE_CNT; i++) t.run.block_shm[i].fd = -1;
+    catch_signals();
+    Err err = prepare(&t);
+    if (!err) err = drive(&t);
+    if (t.group) supervisor_stop(t.group, err != ERR_OK, &stop_asked);
+    conductor_free(t.conductor);
+    run_leave(&t.run);
+    group_plan_fini(&t.plan);
+    return err;
+}
+
+// All stages as function calls in one process: vader-tool takes our place, in the run directory.
+static Err become_inline(const Options *opt) {
+    char program[4096];
+    TRY(supervisor_sibling("tool", program));
+    execl(program, program, "inline", opt->is_resume ? "--resume" : "--fresh",
+          opt->fault ? "--fault" : NULL, opt->fault, (char *)NULL);
+    FAIL(ERR_IO, "%s: %s", program, strerror(errno));
+}
+
+static char *default_run_dir(const Config *cfg) {
+    char *copy = strdup(cfg->file), *out = NULL;
+    die_unless(copy, "train: out of memory");
+    char *base = basename(copy), *dot = strrchr(base, '.');
+    if (dot) *dot = 0;
+    die_unless(asprintf(&out, "runs/%s", base) > 0, "train: out of memory");
+    free(copy);
+    return out;
+}
+
+static Err say_stopped(const char *dir) {
+    if (stop_asked) fprintf(stderr, "vader: stopped; `vader resume %s` goes on\n", dir);
+    return ERR_OK;
+}
+
+Err train_main(int argc, char **argv) {
+    Options opt = {0};
+    Config *cfg;
+    TRY(parse(&opt, argc, argv));
+    TRY(config_load(&cfg, opt.target, opt.set_cnt, opt.set));
+    char *dir = *cfg->run ? strdup(cfg->run) : default_run_dir(cfg);
+    fprintf(stderr, "vader: run directory %s\n", dir);
+    Err err = run_dir_make(dir, cfg);
+    if (!err) err = opt.is_inline ? become_inline(&opt) : train(&opt, cfg);
+    if (!err) err = say_stopped(dir);
+    free(dir);
+    config_free(cfg);
+    return err;
+}
+
+static Err resume(const Options *opt) {
+    Config *before, *cfg;
+    Arena arena = {0};
+    TRY(config_load(&before, "config.yaml", 0, NULL));
+    Err err = config_load(&cfg, "config.yaml", opt->set_cnt, opt->set);
+    if (!err) {
+        const char *diff = config_diff(before, cfg, &arena, true);
+        if (*diff && !opt->accept_change)
+            err = err_fail(
+                ERR_USAGE, __FILE__, __LINE__, __func__,
+                "these settings decide the numbers and would change (--accept-change goes on anyway):\n%s",
+                diff);
+        if (!err && opt->set_cnt) err = run_dir_write_config(cfg);
+        if (!err) err = opt->is_inline ? become_inline(opt) : train(opt, cfg);
+        config_free(cfg);
+    }
+    arena_free(&arena);
+    config_free(before);
+    return err;
+}
+
+Err train_resume_main(int argc, char **argv) {
+    Options opt = {.is_resume = true};
+    TRY(parse(&opt, argc, argv));
+    TRY(run_dir_enter(opt.target, RESUME_WAIT_S));
+    TRY(resume(&opt));
+    return say_stopped(opt.target);
+}
