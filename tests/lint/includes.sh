@@ -7,7 +7,7 @@ BEGIN {
     may["itinerary"] = may["config"] = may["trace"] = may["format"] = may["tensor"] = "base"
     may["transport"] = "base itinerary"
     may["model"] = "base format tensor"
-    may["proc"] = "base config trace transport itinerary"
+    may["proc"] = "base config trace format transport itinerary"
     may["stage"] = may["tool"] = "base config trace format tensor model transport proc itinerary"
     may["launch"] = "base config trace format transport proc itinerary"
 }
