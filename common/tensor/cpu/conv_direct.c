@@ -1,7 +1,7 @@
 // conv_direct: any convolution as gathered patches times a packed matrix, forward and both gradients.
 //
-// A block of output positions gathers its patches (positions, taps * channels) into scratch that stays in
-// L2 and multiplies it there. The data gradient of stride 1 is the same with the kernel turned round. For a
+// A block of output positions gathers its patches (positions, taps * channels), or one row of taps or one
+// tap of them at a time, into scratch that stays in L2 and multiplies it there. The data gradient of stride 1 is the same with the kernel turned round. For a
 // stride s > 1 the input positions i = s q + r of one phase r see the taps k = (r + lo) mod s + s m only: each
 // phase is a convolution of stride 1 over q with those taps.
 #include "common/tensor/cpu/conv.h"
@@ -10,7 +10,7 @@
 
 #include "common/tensor/cpu/dense.h"
 
-enum { BLOCK_BYTES = 192 << 10, BLOCK_TILES_MAX = 16 };
+enum { BLOCK_BYTES = 256 << 10, BLOCK_TILES_MIN = 8, BLOCK_TILES_MAX = 16, CHUNKS_WANTED = 24 };
 
 static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -26,7 +26,7 @@ typedef struct Grid {
 
 static int64_t block_rows(const CpuDevice *dev, int64_t patch) {
     int64_t tiles = BLOCK_BYTES / (int64_t)sizeof(float) / patch / tile_rows(dev);
-    return tile_rows(dev) * max(1, min(tiles, BLOCK_TILES_MAX));
+    return tile_rows(dev) * max(BLOCK_TILES_MIN, min(tiles, BLOCK_TILES_MAX));
 }
 
 // Row of the patch of position q: zeros outside x, c floats per tap. x is one n.
@@ -62,12 +62,24 @@ static Grid direct_grid(const Conv *c) {
     }
     return g;
 }
-static int64_t direct_patch(const Conv *c) { return volume(c->kernel) * c->c; }
+// The taps that are gathered at once: all, one frame of them, one row, or one.
+typedef struct Unit {
+    int64_t taps[3], patch, cnt; // patch: floats; cnt: units in the kernel
+} Unit;
+static Unit direct_unit(const CpuDevice *dev, const Conv *c) {
+    Unit u = {.taps = {c->kernel[0], c->kernel[1], c->kernel[2]}};
+    int64_t fit = BLOCK_BYTES / (int64_t)sizeof(float) / (BLOCK_TILES_MIN * tile_rows(dev));
+    for (int i = 0; i < 3 && volume(u.taps) * c->c > fit; i++) u.taps[i] = 1;
+    u.patch = volume(u.taps) * c->c;
+    u.cnt = volume(c->kernel) / volume(u.taps);
+    return u;
+}
 static int64_t direct_weight_count(const CpuDevice *dev, const Conv *c) {
-    return dense_packed_count(dev, direct_patch(c), c->o);
+    return dense_packed_count(dev, volume(c->kernel) * c->c, c->o);
 }
 static int64_t direct_work_count(const CpuDevice *dev, const Conv *c) {
-    return pool_threads(dev->pool) * block_rows(dev, direct_patch(c)) * direct_patch(c);
+    Unit u = direct_unit(dev, c);
+    return pool_threads(dev->pool) * block_rows(dev, u.patch) * u.patch;
 }
 
 typedef struct PackJob {
@@ -101,27 +113,40 @@ typedef struct DirectJob {
     const CpuDevice *dev;
     const Conv *c;
     Grid g;
-    int64_t patch, rows, blocks; // floats; positions per block; blocks per n
+    Unit unit;
+    int64_t rows, blocks, cols, col_cnt; // positions per block, blocks per n; channels per piece, pieces
 } DirectJob;
 
 static void direct_chunk(void *ctx, int64_t chunk, int worker) {
     const DirectJob *j = ctx;
     const Conv *c = j->c;
-    int64_t n = chunk / j->blocks, q = chunk % j->blocks * j->rows, cnt = min(j->rows, volume(c->out) - q);
-    float *rows = c->work + worker * j->rows * j->patch;
-    const float *x = c->x + n * volume(c->in) * c->c;
-    for (int64_t i = 0; i < cnt; i++) gather_patch(rows + i * j->patch, c, &j->g, q + i, x);
-    int64_t at = (n * volume(c->out) + q) * c->o;
-    j->dev->simd->gemm(c->y + at, c->o, rows, j->patch, 1, c->weight, dense_panel_count(j->dev, j->patch), cnt, c->o,
-                       j->patch, c->bias ? c->bias + (c->bias_each ? n * c->o : 0) : NULL,
-                       c->residual ? c->residual + at : NULL, c->o, false);
+    int64_t col = chunk % j->col_cnt * j->cols, block = chunk / j->col_cnt, n = block / j->blocks;
+    int64_t q = block % j->blocks * j->rows, cnt = min(j->rows, volume(c->out) - q);
+    int64_t at = (n * volume(c->out) + q) * c->o + col, panel = dense_panel_count(j->dev, volume(c->kernel) * c->c);
+    float *rows = c->work + worker * j->rows * j->unit.patch;
+    const float *bias = c->bias ? c->bias + (c->bias_each ? n * c->o : 0) + col : NULL;
+    for (int64_t u = 0; u < j->unit.cnt; u++) {
+        int64_t tap = u * volume(j->unit.taps); // the first of the unit
+        int64_t first[3] = {tap / (c->kernel[1] * c->kernel[2]), tap / c->kernel[2] % c->kernel[1], tap % c->kernel[2]};
+        Grid g = j->g;
+        for (int i = 0; i < 3; i++) g.taps[i] = j->unit.taps[i], g.lo[i] -= first[i];
+        for (int64_t i = 0; i < cnt; i++)
+            gather_patch(rows + i * j->unit.patch, c, &g, q + i, c->x + n * volume(c->in) * c->c);
+        j->dev->simd->gemm(c->y + at, c->o, rows, j->unit.patch, 1,
+                           c->weight + col / panel_cols(j->dev) * panel + tap * dense_panel_count(j->dev, c->c), panel,
+                           cnt, min(j->cols, c->o - col), j->unit.patch, u ? NULL : bias,
+                           c->residual && !u ? c->residual + at : NULL, c->o, u > 0);
+    }
 }
 
 static void direct_run(CpuDevice *dev, const Conv *c) {
-    DirectJob job = {.dev = dev, .c = c, .g = direct_grid(c), .patch = direct_patch(c)};
-    job.rows = block_rows(dev, job.patch);
+    DirectJob job = {.dev = dev, .c = c, .g = direct_grid(c), .unit = direct_unit(dev, c)};
+    job.rows = block_rows(dev, job.unit.patch);
     job.blocks = ceil_div(volume(c->out), job.rows);
-    pool_run(dev->pool, c->n * job.blocks, direct_chunk, &job);
+    int64_t pieces = ceil_div(CHUNKS_WANTED, c->n * job.blocks), panels = ceil_div(c->o, panel_cols(dev));
+    job.cols = max(ceil_div(panels, pieces), min(panels, 8)) * panel_cols(dev);
+    job.col_cnt = ceil_div(c->o, job.cols);
+    pool_run(dev->pool, c->n * job.blocks * job.col_cnt, direct_chunk, &job);
 }
 
 const ConvAlgorithm conv_direct = {"direct",    "direct.n", "direct.t", direct_weight_count, direct_work_count,

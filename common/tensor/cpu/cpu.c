@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/tensor/cpu/dnnl.h"
-
 const SimdTable *cpu_simd_table(const char *isa) {
     __builtin_cpu_init();
     if (!strcmp(isa, "avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -30,9 +28,8 @@ const Tensor *cpu_constant(Step *step, const Tensor *w) {
 static size_t cpu_dtype_bytes(DType dtype) { return dtype_bytes(dtype); }
 
 static void cpu_fingerprint(Backend *be, char *buf, size_t len) {
-    char library[32];
-    snprintf(buf, len, "cpu %s onednn-%s%s", cpu_device(be)->simd->isa, dnnl_version_text(library),
-             be->opt.exact ? " exact" : "");
+    snprintf(buf, len, "cpu %s%s%s", cpu_device(be)->simd->isa, be->opt.exact ? " exact" : "",
+             be->opt.pack_weights ? "" : " unpacked");
 }
 
 static void cpu_close(Backend *be) {

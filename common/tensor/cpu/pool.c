@@ -7,7 +7,6 @@
 #include "common/tensor/cpu/pool.h"
 
 #include <linux/futex.h>
-#include <omp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -77,7 +76,6 @@ static void work(Pool *p, uint32_t job, int worker) {
 static void *worker_main(void *arg) {
     Worker *w = arg;
     Pool *p = w->pool;
-    omp_set_num_threads(1);
     _mm_setcsr(_mm_getcsr() | MXCSR_FTZ_DAZ);
     uint32_t seen = 0;
     for (;;) {
@@ -141,8 +139,6 @@ void pool_run(Pool *p, int64_t chunk_cnt, PoolFn *fn, void *ctx) {
     die_unless(chunk_cnt <= INT32_MAX, "pool: %lld chunks", (long long)chunk_cnt);
     unsigned mxcsr = _mm_getcsr();
     _mm_setcsr(mxcsr | MXCSR_FTZ_DAZ);
-    int omp_threads = omp_get_max_threads();
-    omp_set_num_threads(1);
 
     if (p->threads == 1 || chunk_cnt == 1) {
         for (int64_t i = 0; i < chunk_cnt; i++) fn(ctx, i, 0);
@@ -166,6 +162,5 @@ void pool_run(Pool *p, int64_t chunk_cnt, PoolFn *fn, void *ctx) {
         while ((done = atomic_load(&p->done)) != chunk_cnt) futex_wait(&p->done, done);
         atomic_store(&p->caller_asleep, false);
     }
-    omp_set_num_threads(omp_threads);
     _mm_setcsr(mxcsr);
 }

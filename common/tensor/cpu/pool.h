@@ -10,7 +10,7 @@
 // The caller works too. Idle workers spin for some microseconds and then sleep, and a job never waits
 // for a worker that has not taken a chunk of it: a busy foreign process costs its share and no more
 // (libgomp's barriers cost 3x to 10x there). While a job runs, every thread of it flushes denormals
-// to zero and libraries that use OpenMP see one thread.
+// to zero.
 //
 // One job at a time: pool_run is not reentrant, and two threads must not call it at once.
 #ifndef COMMON_TENSOR_CPU_POOL_H

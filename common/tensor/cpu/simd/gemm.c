@@ -1,8 +1,8 @@
 // gemm: one packed matrix product, in C with vector types: 6 x 16 registers on AVX2, 14 x 32 on AVX-512.
 //
 // The right side is packed into panels of NR columns; the left side is read in place, broadcast element
-// by element. A panel's slice of GEMM_KC rows stays in L1 while all row tiles pass over it; sums over
-// more than GEMM_KC are added to y slice by slice, so every element of y is one fixed sequence of
+// by element. A panel's slice of at most GEMM_KC rows stays in L1 while all row tiles pass over it; longer
+// sums are added to y slice by slice, so every element of y is one fixed sequence of
 // fused multiply-adds, whatever the caller's cut into rows and columns.
 #include "common/tensor/cpu/simd/simd.h"
 
@@ -10,7 +10,7 @@ enum {
     MR = VLEN == 16 ? 14 : 6, // rows of a tile: MR*NV accumulators, NV of b and one of a fill the registers
     NV = 2,
     NR = NV * VLEN,
-    GEMM_KC = 256,
+    GEMM_KC = VLEN == 16 ? 256 : 384,
 };
 
 // What happens to the sums of a tile.
@@ -117,8 +117,9 @@ void SIMD(gemm_pack)(float *panels, const void *b, DType dtype, int64_t ks, int6
 void SIMD(gemm)(float *y, int64_t ldy, const float *a, int64_t as, int64_t aks, const float *panels,
                 int64_t panel_stride, int64_t m, int64_t n, int64_t k, const float *bias, const float *residual,
                 int64_t ldr, bool accumulate) {
-    for (int64_t k0 = 0; k0 < k; k0 += GEMM_KC) {
-        int64_t kc = k - k0 < GEMM_KC ? k - k0 : GEMM_KC;
+    int64_t slices = (k + GEMM_KC - 1) / GEMM_KC, slice = slices > 1 ? (k + slices - 1) / slices : k;
+    for (int64_t k0 = 0; k0 < k; k0 += slice) {
+        int64_t kc = k - k0 < slice ? k - k0 : slice;
         for (int64_t n0 = 0; n0 < n; n0 += NR) {
             const float *b = panels + n0 / NR * panel_stride + k0 * NR;
             Epilogue e = {.ldy = ldy, .ldr = ldr, .accumulate = accumulate || k0,

@@ -9,7 +9,6 @@
 
 // ---- A graph of one node, run ------------------------------------------------------------------
 
-enum { VALUES_MAX = 1 << 21 };
 static uint32_t seed = 1;
 static float uniform(void) {
     seed = seed * 1664525u + 1013904223u;
@@ -22,6 +21,8 @@ static float *values(int64_t n) {
 }
 
 static BackendOptions option = {.threads = 2, .pack_weights = true};
+static const char *isa;      // instruction set to use instead of the machine's best
+static uint64_t output_hash; // FNV-1a over the bytes of every result since it was reset
 static Graph *g;
 static struct {
     Tensor *t;
@@ -48,6 +49,7 @@ static void check(Tensor *y, double *want, const char *what, double tolerance) {
     graph_output(g, &y, "y");
     CHECK_OK(graph_check(g));
     CHECK_OK(backend_open_cpu(&be, option));
+    if (isa) cpu_device(be)->simd = cpu_simd_table(isa);
     CHECK_OK(plan_new(&plan, g, be, (PlanOptions){0}));
     for (int i = 0; i < input_cnt; i++) CHECK_OK(plan_write(plan, input[i].t, input[i].data));
     for (int run = 0; run < 2; run++) CHECK_OK(plan_run(plan));
@@ -57,6 +59,8 @@ static void check(Tensor *y, double *want, const char *what, double tolerance) {
         error += (got[i] - want[i]) * (got[i] - want[i]), norm += want[i] * want[i];
     error = sqrt(error / norm);
     CHECK_MSG(error <= tolerance, "%s: relative error %.2e, want at most %.1e", what, error, tolerance);
+    for (size_t i = 0; i < (size_t)shape_count(y->shape) * sizeof *got; i++)
+        output_hash = (output_hash ^ ((const unsigned char *)got)[i]) * 0x100000001b3u;
     plan_free(plan);
     backend_close(be);
     graph_free(g);
@@ -311,4 +315,32 @@ TEST(conv_packed_each_run) {
 TEST(winograd_error) {
     ConvCase wide = {1, {1, 8, 8}, 512, 16, {1, 3, 3}, SAME_2D};
     conv_case(&wide, FORWARD, 4e-6);
+}
+
+TEST(every_instruction_set) {
+    static const char *const names[] = {"avx512", "avx2", "base"};
+    for (int i = 0; i < 3 && !test_failed(); i++) {
+        isa = names[i];
+        if (!cpu_simd_table(isa)) continue;
+        linear_cases();
+        conv_all(FORWARD, 3e-6);
+        conv_all(DATA, 3e-6);
+        conv_all(WEIGHT, 1e-6);
+    }
+    isa = NULL;
+}
+
+TEST(bits_do_not_depend_on_threads) {
+    uint64_t want = 0;
+    for (int threads = 1; threads <= 5 && !test_failed(); threads += 2) {
+        option.threads = threads, output_hash = 0xcbf29ce484222325u, seed = 7;
+        linear_cases();
+        linear_dw_case(3000, 16, 40);
+        conv_all(FORWARD, 3e-6);
+        conv_all(DATA, 3e-6);
+        conv_all(WEIGHT, 1e-6);
+        if (threads == 1) want = output_hash;
+        CHECK_MSG(output_hash == want, "other bits with %d threads than with one", threads);
+    }
+    option.threads = 2;
 }

@@ -1,0 +1,279 @@
+// Our ops, as a plan runs them, against the bare library call or a memory copy of the same bytes.
+//
+// Shapes are those of a UNet with 64 to 320 channels on 14 frames. `bench_ops name` runs the groups whose name
+// holds that text. Exit status 1 when a line is below what is required.
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/tensor/op.h"
+#include "common/tensor/plan.h"
+#include "tests/bench/bench.h"
+#include "tests/bench/library.h"
+
+// ---- Our side: a graph of one op ---------------------------------------------------------------
+
+typedef struct Ours {
+    Graph *g;
+    Backend *be;
+    Plan *plan;
+} Ours;
+
+static void run_ours(void *ctx) { die_unless(!plan_run(((Ours *)ctx)->plan), "%s", err_text()); }
+
+static Tensor *input(Graph *g, Shape s) { return graph_input(g, "in", DTYPE_F32, s); }
+static Tensor *weight(Graph *g, Shape s) { return graph_weight(g, "w", DTYPE_F32, s, library_floats((size_t)shape_count(s))); }
+
+static Ours ours_open(Graph *g, Tensor *y, int threads) {
+    Ours o = {.g = g};
+    graph_output(g, &y, "y");
+    Err err = backend_open(&o.be, "cpu", (BackendOptions){.threads = threads, .pack_weights = true});
+    if (!err) err = plan_new(&o.plan, g, o.be, (PlanOptions){0});
+    die_unless(!err, "%s", err_trace());
+    for (int i = 0; i < g->node_cnt; i++) {
+        const Tensor *t = g->node[i];
+        if (t->op != OP_INPUT) continue;
+        float *data = library_floats((size_t)shape_count(t->shape));
+        die_unless(!plan_write(o.plan, t, data), "%s", err_text());
+        free(data);
+    }
+    return o;
+}
+
+static void ours_close(Ours *o) {
+    plan_free(o->plan);
+    backend_close(o->be);
+    for (int i = 0; i < o->g->node_cnt; i++)
+        if (o->g->node[i]->op == OP_WEIGHT) free((void *)(uintptr_t)o->g->node[i]->data);
+    graph_free(o->g);
+}
+
+// ---- Rows --------------------------------------------------------------------------------------
+
+// d holds the dims that the two makers of the row's group agree on.
+typedef struct Row {
+    double required;
+    int64_t d[8];
+} Row;
+
+// ours builds our op; the other side is a library call, or a plan (reference), or the copy of bytes(d).
+typedef struct Group {
+    const char *name;
+    const char *dims; // what the numbers of a row's name are
+    Tensor *(*ours)(Graph *g, const int64_t *d);
+    Library *(*library)(const int64_t *d);
+    Tensor *(*reference)(Graph *g, const int64_t *d);
+    double (*bytes)(const int64_t *d);
+    const Row *rows;
+} Group;
+
+typedef struct Copy {
+    void *to, *from;
+    size_t bytes;
+} Copy;
+static void run_copy(void *ctx) {
+    Copy *c = ctx;
+    memcpy(c->to, c->from, c->bytes);
+}
+
+static void run_row(const Group *group, const Row *row) {
+    char name[64];
+    int at = snprintf(name, sizeof name, "%s", group->name);
+    for (int i = 0; i < 8 && row->d[i]; i++)
+        at += snprintf(name + at, sizeof name - (size_t)at, " %lld", (long long)row->d[i]);
+    Graph *g = graph_new();
+    Ours ours = ours_open(g, group->ours(g, row->d), 1);
+    double a, b, work = plan_memory(ours.plan)->flops / 1e9;
+    if (group->bytes) {
+        double bytes = group->bytes(row->d);
+        Copy copy = {library_floats((size_t)bytes / 8), library_floats((size_t)bytes / 8), (size_t)bytes / 2};
+        bench_pair(run_ours, &ours, run_copy, &copy, &a, &b);
+        free(copy.to), free(copy.from);
+        bench_line(name, a, b, row->required, "GB/s", bytes / 1e9);
+    } else if (group->reference) {
+        Graph *r = graph_new();
+        Ours reference = ours_open(r, group->reference(r, row->d), 1);
+        bench_pair(run_ours, &ours, run_ours, &reference, &a, &b);
+        bench_line(name, a, b, row->required, "GF/s", plan_memory(reference.plan)->flops / 1e9);
+        ours_close(&reference);
+    } else {
+        Library *library = group->library(row->d);
+        bench_pair(run_ours, &ours, library_run, library, &a, &b);
+        bench_line(name, a, b, row->required, "GF/s", work);
+        library_free(library);
+    }
+    ours_close(&ours);
+}
+
+// ---- linear: m n k -----------------------------------------------------------------------------
+
+static Tensor *linear(Graph *g, const int64_t *d) {
+    return op_linear(g, input(g, SHAPE(d[0], d[2])), weight(g, SHAPE(d[1], d[2])), weight(g, SHAPE(d[1])), NULL);
+}
+// The gradient of (m, k) -> n: from n columns back to k, so that d is the shape of the product again.
+static Tensor *linear_dx(Graph *g, const int64_t *d) {
+    return op_linear_t(g, input(g, SHAPE(d[0], d[2])), weight(g, SHAPE(d[2], d[1])), NULL, NULL);
+}
+static const Row linear_rows[] = {
+    {0.95, {3584, 64, 64}},    {0.95, {3584, 128, 128}}, {0.95, {3584, 256, 256}},  {0.95, {3584, 320, 320}},
+    {0.95, {3584, 512, 64}},   {0.95, {3584, 64, 256}},  {0.95, {3584, 2560, 320}}, {0.95, {3584, 320, 1280}},
+    {0.95, {3584, 256, 1024}}, {0.95, {896, 256, 256}},  {0, {3584, 8, 320}},       {0, {14, 1280, 320}},
+    {0}};
+// m n k r: against the plain linear
+static Tensor *lora(Graph *g, const int64_t *d) {
+    return op_lora_linear(g, input(g, SHAPE(d[0], d[2])), weight(g, SHAPE(d[1], d[2])), input(g, SHAPE(d[3], d[2])),
+                          input(g, SHAPE(d[1], d[3])), 0.5, weight(g, SHAPE(d[1])), NULL);
+}
+static const Row lora_rows[] = {{1 / 1.15, {3584, 64, 64, 16}},   {1 / 1.15, {3584, 128, 128, 16}},
+                                {1 / 1.15, {3584, 256, 256, 16}}, {1 / 1.15, {3584, 320, 320, 16}},
+                                {1 / 1.15, {14336, 320, 320, 16}}, {0}};
+
+// ---- conv: n h w c o; the other kernels alike --------------------------------------------------
+
+static Tensor *conv_any(Graph *g, const int64_t *d, int64_t t, int64_t k, ConvSpec spec) {
+    return op_conv(g, input(g, SHAPE(1, d[0], d[1], d[2], d[3])), weight(g, SHAPE(d[4], d[3], t, k, k)),
+                   weight(g, SHAPE(d[4])), NULL, spec);
+}
+static const ConvSpec spec_3x3 = {.lo = {0, 1, 1}, .hi = {0, 1, 1}}, spec_time = {.lo = {1, 0, 0}, .hi = {1, 0, 0}},
+                      spec_down = {.stride = {1, 2, 2}, .lo = {0, 1, 1}, .hi = {0, 1, 1}};
+static Tensor *conv_3x3(Graph *g, const int64_t *d) { return conv_any(g, d, 1, 3, spec_3x3); }
+static Tensor *conv_down(Graph *g, const int64_t *d) { return conv_any(g, d, 1, 3, spec_down); }
+static Tensor *conv_1x1(Graph *g, const int64_t *d) { return conv_any(g, d, 1, 1, (ConvSpec){{0}}); }
+static Tensor *conv_dx(Graph *g, const int64_t *d) {
+    return op_conv_dx(g, input(g, SHAPE(1, d[0], d[1], d[2], d[4])), weight(g, SHAPE(d[4], d[3], 1, 3, 3)), spec_3x3,
+                      (int64_t[]){d[0], d[1], d[2]});
+}
+static Tensor *conv_down_dx(Graph *g, const int64_t *d) {
+    return op_conv_dx(g, input(g, SHAPE(1, d[0], d[1] / 2, d[2] / 2, d[4])), weight(g, SHAPE(d[4], d[3], 1, 3, 3)),
+                      spec_down, (int64_t[]){d[0], d[1], d[2]});
+}
+static Tensor *conv_time(Graph *g, const int64_t *d) {
+    return op_conv(g, input(g, SHAPE(1, d[0], d[1], d[2], d[3])), weight(g, SHAPE(d[4], d[3], 3, 1, 1)),
+                   weight(g, SHAPE(d[4])), NULL, spec_time);
+}
+static Tensor *conv_time_dx(Graph *g, const int64_t *d) {
+    return op_conv_dx(g, input(g, SHAPE(1, d[0], d[1], d[2], d[4])), weight(g, SHAPE(d[4], d[3], 3, 1, 1)), spec_time,
+                      (int64_t[]){d[0], d[1], d[2]});
+}
+static Library *library_3x3(const int64_t *d) {
+    return library_conv((LibraryConv){d[0], d[1], d[2], d[3], d[4], {3, 3}, 1, {1, 1}, false});
+}
+static Library *library_3x3_dx(const int64_t *d) {
+    return library_conv((LibraryConv){d[0], d[1], d[2], d[3], d[4], {3, 3}, 1, {1, 1}, true});
+}
+static Library *library_down(const int64_t *d) {
+    return library_conv((LibraryConv){d[0], d[1], d[2], d[3], d[4], {3, 3}, 2, {1, 1}, false});
+}
+static Library *library_down_dx(const int64_t *d) {
+    return library_conv((LibraryConv){d[0], d[1], d[2], d[3], d[4], {3, 3}, 2, {1, 1}, true});
+}
+static Library *library_1x1(const int64_t *d) {
+    return library_conv((LibraryConv){d[0], d[1], d[2], d[3], d[4], {1, 1}, 1, {0, 0}, false});
+}
+// The library's best form over frames: a 2-D convolution whose height is the frames.
+static Library *library_time(const int64_t *d) {
+    return library_conv((LibraryConv){1, d[0], d[1] * d[2], d[3], d[4], {3, 1}, 1, {1, 0}, false});
+}
+static Library *library_time_dx(const int64_t *d) {
+    return library_conv((LibraryConv){1, d[0], d[1] * d[2], d[3], d[4], {3, 1}, 1, {1, 0}, true});
+}
+static const Row conv_rows[] = {{1.8, {14, 16, 16, 64, 64}},   {1.8, {14, 8, 8, 128, 128}},   {1.8, {14, 4, 4, 256, 256}},
+                                {1.8, {14, 32, 32, 64, 64}},   {1.8, {14, 16, 16, 128, 128}}, {1.8, {14, 8, 8, 256, 256}},
+                                {1.8, {14, 16, 16, 320, 320}}, {1.8, {14, 32, 32, 320, 320}}, {0, {4, 128, 128, 32, 32}},
+                                {0}};
+// What Winograd is not used for: few channels, or weights above its limit.
+static const Row conv_direct_rows[] = {
+    {0.9, {14, 32, 32, 8, 320}}, {0.9, {14, 32, 32, 320, 4}}, {0.9, {4, 8, 8, 1280, 1280}}, {0}};
+static const Row conv_down_rows[] = {{0.9, {14, 16, 16, 64, 64}}, {0.9, {14, 32, 32, 320, 320}}, {0}};
+static const Row conv_down_dx_rows[] = {{0, {14, 16, 16, 64, 64}}, {0, {14, 32, 32, 320, 320}}, {0}};
+static const Row conv_1x1_rows[] = {{0.95, {14, 16, 16, 128, 64}}, {0.95, {14, 32, 32, 320, 320}}, {0}};
+static const Row conv_time_rows[] = {{1.0, {14, 16, 16, 64, 64}},   {1.0, {14, 32, 32, 64, 64}}, {1.0, {14, 16, 16, 128, 128}},
+                                     {1.0, {14, 16, 16, 256, 256}}, {1.0, {14, 32, 32, 320, 320}}, {0}};
+
+static const Group groups[] = {
+    {"linear", "m n k", linear, .library = library_linear, .rows = linear_rows},
+    {"linear_dx", "m n k", linear_dx, .library = library_linear, .rows = linear_rows},
+    {"lora_linear / linear", "m n k rank", lora, .reference = linear, .rows = lora_rows},
+    {"conv 3x3", "frames h w c o", conv_3x3, .library = library_3x3, .rows = conv_rows},
+    {"conv_dx 3x3", "frames h w c o", conv_dx, .library = library_3x3_dx, .rows = conv_rows},
+    {"conv 3x3 direct", "frames h w c o", conv_3x3, .library = library_3x3, .rows = conv_direct_rows},
+    {"conv 3x3 stride 2", "frames h w c o", conv_down, .library = library_down, .rows = conv_down_rows},
+    {"conv_dx 3x3 stride 2", "frames h w c o", conv_down_dx, .library = library_down_dx, .rows = conv_down_dx_rows},
+    {"conv 1x1", "frames h w c o", conv_1x1, .library = library_1x1, .rows = conv_1x1_rows},
+    {"conv 3x1x1", "frames h w c o", conv_time, .library = library_time, .rows = conv_time_rows},
+    {"conv_dx 3x1x1", "frames h w c o", conv_time_dx, .library = library_time_dx, .rows = conv_time_rows},
+};
+
+// ---- Processes ---------------------------------------------------------------------------------
+
+enum { PROCESS_MS = 700 };
+
+// Products per second of wall time, with this many threads.
+static double rate(int threads) {
+    Graph *g = graph_new();
+    Ours o = ours_open(g, linear(g, (int64_t[]){3584, 128, 128}), threads);
+    for (int i = 0; i < 20; i++) run_ours(&o);
+    double start = bench_clock(CLOCK_MONOTONIC), now = start;
+    int cnt = 0;
+    for (; now < start + PROCESS_MS / 1e3; now = bench_clock(CLOCK_MONOTONIC), cnt++) run_ours(&o);
+    ours_close(&o);
+    return cnt / (now - start);
+}
+
+// The sum of the rates of `cnt` processes of one thread each, started together.
+static double rate_of_processes(int cnt) {
+    double *out = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), sum = 0;
+    die_unless(out != MAP_FAILED, "mmap");
+    for (int i = 0; i < cnt; i++)
+        if (!fork()) {
+            out[i] = rate(1);
+            _exit(0);
+        }
+    for (int i = 0; i < cnt; i++) wait(NULL);
+    for (int i = 0; i < cnt; i++) sum += out[i];
+    munmap(out, 4096);
+    return sum;
+}
+
+static double rate_beside_a_busy_process(int threads) {
+    pid_t pid = fork();
+    if (!pid)
+        for (volatile unsigned spin = 0;; spin++) {}
+    double r = rate(threads);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    return r;
+}
+
+// Rates are steps per second: "theirs" is the rate to match. Meaningful on an otherwise idle machine only.
+static void processes(void) {
+    double one = 0, two = 0, both = 0, busy = 0;
+    for (int round = 0; round < 3; round++) {
+        double r[] = {rate(1), rate(2), rate_of_processes(2), rate_beside_a_busy_process(2)};
+        if (r[0] > one) one = r[0];
+        if (r[1] > two) two = r[1];
+        if (r[2] > both) both = r[2];
+        if (r[3] > busy) busy = r[3];
+    }
+    bench_line("2 threads / 2 x one thread", 1 / two, 1 / (2 * one), 0.9, "1/s", 1);
+    bench_line("2 processes x 1 thread / 2 x one alone", 1 / both, 1 / (2 * one), 0.95, "1/s", 1);
+    bench_line("2 threads beside a busy process / one thread", 1 / busy, 1 / one, 1.0, "1/s", 1);
+}
+
+int main(int argc, char **argv) {
+    const char *want = argc > 1 ? argv[1] : "";
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    library_open();
+    printf("  %-44s %8s %8s %-5s %6s\n", "one thread each", "ours", "theirs", "", "ratio");
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
+        if (!strstr(groups[i].name, want)) continue;
+        printf("%s: %s\n", groups[i].name, groups[i].dims);
+        for (const Row *row = groups[i].rows; row->d[0]; row++) run_row(&groups[i], row);
+    }
+    if (strstr("processes", want)) puts("processes: steps per second"), processes();
+    printf("%d below what is required\n", bench_below);
+    return bench_below > 0;
+}
