@@ -18,6 +18,7 @@ void backend_close(Backend *be) {
         free(p);
     }
     be->close(be);
+    free(be);
 }
 
 Packed *backend_pack(Backend *be, const Tensor *weight, const char *layout, size_t bytes,
