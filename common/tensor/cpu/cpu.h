@@ -35,7 +35,7 @@ const Tensor *cpu_constant(Step *step, const Tensor *w);
 // it. Tests use it to check every build against the others.
 const SimdTable *cpu_simd_table(const char *isa);
 
-#define OP(name, inputs_min, inputs_max, flags) extern const Kernel cpu_kernel_##name __attribute__((weak)); // weak until all exist
+#define OP(name, inputs_min, inputs_max, flags) extern const Kernel cpu_kernel_##name;
 #include "common/tensor/op.def"
 #undef OP
 
