@@ -3,6 +3,7 @@
 // Shapes are those of a UNet with 64 to 320 channels on 14 frames. `bench_ops name` runs the groups whose name
 // holds that text. Exit status 1 when a line is below what is required.
 #define _GNU_SOURCE
+#include <math.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/mman.h>
@@ -193,6 +194,47 @@ static const Row conv_1x1_rows[] = {{0.95, {14, 16, 16, 128, 64}}, {0.95, {14, 3
 static const Row conv_time_rows[] = {{1.0, {14, 16, 16, 64, 64}},   {1.0, {14, 32, 32, 64, 64}}, {1.0, {14, 16, 16, 128, 128}},
                                      {1.0, {14, 16, 16, 256, 256}}, {1.0, {14, 32, 32, 320, 320}}, {0}};
 
+// ---- Attention: batch heads tokens d; over frames the batch is the pixels ----------------------
+
+static Tensor *attention_of(Graph *g, const int64_t *d, int axis, bool back) {
+    Shape s = axis == 2 ? SHAPE(d[0], 1, d[2], d[1] * d[3]) : SHAPE(1, d[2], d[0], d[1] * d[3]);
+    Tensor *q = input(g, s), *k = input(g, s), *v = input(g, s);
+    double scale = 1 / sqrt((double)d[3]);
+    if (back) return op_sdpa_back(g, input(g, s), q, k, v, (int)d[1], axis, scale, false);
+    return op_sdpa(g, q, k, v, (int)d[1], axis, scale, false);
+}
+static Tensor *attention(Graph *g, const int64_t *d) { return attention_of(g, d, 2, false); }
+static Tensor *attention_back(Graph *g, const int64_t *d) { return attention_of(g, d, 2, true); }
+static Tensor *attention_time(Graph *g, const int64_t *d) { return attention_of(g, d, 1, false); }
+static Tensor *attention_time_back(Graph *g, const int64_t *d) { return attention_of(g, d, 1, true); }
+static Library *library_sdpa(const int64_t *d) { return library_attention(d[0], d[1], d[2], d[3], false, false); }
+static Library *library_sdpa_back(const int64_t *d) { return library_attention(d[0], d[1], d[2], d[3], false, true); }
+static Library *library_sdpa_time(const int64_t *d) { return library_attention(d[0], d[1], d[2], d[3], true, false); }
+static Library *library_sdpa_time_back(const int64_t *d) { return library_attention(d[0], d[1], d[2], d[3], true, true); }
+static const Row attention_rows[] = {{1.0, {14, 4, 256, 16}},  {1.0, {14, 4, 256, 32}},  {1.0, {14, 8, 256, 64}},
+                                     {1.0, {14, 4, 1024, 32}}, {1.0, {14, 8, 1024, 64}}, {0}};
+static const Row attention_back_rows[] = {{0.8, {14, 4, 256, 32}}, {0.8, {14, 8, 256, 64}}, {0.8, {14, 4, 1024, 32}}, {0}};
+static const Row attention_time_rows[] = {{1.0, {256, 4, 14, 32}}, {1.0, {1024, 4, 14, 32}}, {0}};
+
+// ---- Memory-bound ops: rows channels, against a copy that reads and writes as much -------------
+
+static Tensor *groupnorm_silu(Graph *g, const int64_t *d) {
+    return op_groupnorm(g, input(g, SHAPE(d[0], d[1], d[2])), weight(g, SHAPE(d[2])), weight(g, SHAPE(d[2])), 32, 1e-5, true);
+}
+static double groupnorm_bytes(const int64_t *d) { return 2 * 4.0 * (double)(d[0] * d[1] * d[2]); }
+static Tensor *layernorm(Graph *g, const int64_t *d) {
+    return op_layernorm(g, input(g, SHAPE(d[0], d[1])), weight(g, SHAPE(d[1])), weight(g, SHAPE(d[1])), 1e-5);
+}
+static double layernorm_bytes(const int64_t *d) { return 2 * 4.0 * (double)(d[0] * d[1]); }
+static Tensor *geglu(Graph *g, const int64_t *d) { return op_geglu(g, input(g, SHAPE(d[0], 2 * d[1]))); }
+static double geglu_bytes(const int64_t *d) { return 3 * 4.0 * (double)(d[0] * d[1]); }
+static Tensor *add(Graph *g, const int64_t *d) {
+    return op_add(g, input(g, SHAPE(d[0], d[1])), input(g, SHAPE(d[0], d[1])));
+}
+static double add_bytes(const int64_t *d) { return 3 * 4.0 * (double)(d[0] * d[1]); }
+static const Row groupnorm_rows[] = {{0, {14, 256, 64}}, {0, {14, 1024, 64}}, {0, {14, 256, 128}}, {0, {14, 1024, 320}}, {0}};
+static const Row row_rows[] = {{0, {3584, 64}}, {0, {3584, 320}}, {0, {14336, 320}}, {0}};
+
 static const Group groups[] = {
     {"linear", "m n k", linear, .library = library_linear, .rows = linear_rows},
     {"linear_dx", "m n k", linear_dx, .library = library_linear, .rows = linear_rows},
@@ -205,6 +247,16 @@ static const Group groups[] = {
     {"conv 1x1", "frames h w c o", conv_1x1, .library = library_1x1, .rows = conv_1x1_rows},
     {"conv 3x1x1", "frames h w c o", conv_time, .library = library_time, .rows = conv_time_rows},
     {"conv_dx 3x1x1", "frames h w c o", conv_time_dx, .library = library_time_dx, .rows = conv_time_rows},
+    {"attention", "batch heads tokens d", attention, .library = library_sdpa, .rows = attention_rows},
+    {"attention back", "batch heads tokens d", attention_back, .library = library_sdpa_back, .rows = attention_back_rows},
+    {"attention over frames", "pixels heads frames d", attention_time, .library = library_sdpa_time,
+     .rows = attention_time_rows},
+    {"attention over frames back", "pixels heads frames d", attention_time_back, .library = library_sdpa_time_back,
+     .rows = attention_time_rows},
+    {"groupnorm+silu", "frames pixels c", groupnorm_silu, .bytes = groupnorm_bytes, .rows = groupnorm_rows},
+    {"layernorm", "rows c", layernorm, .bytes = layernorm_bytes, .rows = row_rows},
+    {"geglu", "rows c", geglu, .bytes = geglu_bytes, .rows = row_rows},
+    {"add", "rows c", add, .bytes = add_bytes, .rows = row_rows},
 };
 
 // ---- Processes ---------------------------------------------------------------------------------
