@@ -30,11 +30,18 @@ typedef enum Err {
     ERR_DEVICE,  // a library or device call failed
 } Err;
 
-#define FAIL(code, ...) return err_fail((code), __FILE__, __LINE__, __func__, __VA_ARGS__)
-#define TRY(call)                                                            \
-    do {                                                                     \
-        Err try_err_ = (call);                                               \
-        if (try_err_) return err_up(try_err_, __FILE__, __LINE__, __func__); \
+#define FAIL(code, ...)                                              \
+    do {                                                             \
+        err_fail((code), __FILE__, __LINE__, __func__, __VA_ARGS__); \
+        return (code);                                               \
+    } while (0)
+#define TRY(call)                                           \
+    do {                                                    \
+        Err try_err_ = (call);                              \
+        if (try_err_) {                                     \
+            err_up(try_err_, __FILE__, __LINE__, __func__); \
+            return try_err_;                                \
+        }                                                   \
     } while (0)
 #define FAIL_OUT(code, ...)                                                \
     do {                                                                   \

@@ -374,7 +374,9 @@ static Err compile(Plan *p) {
     find_peak(p);
     count_weights_and_io(p);
     TRY(check_fit(p));
-    return allocate(p);
+    if (!p->opt.dry) return allocate(p);
+    backend_forget_pending(p->be);
+    return ERR_OK;
 }
 
 Err plan_new(Plan **out, Graph *g, Backend *be, PlanOptions opt) {

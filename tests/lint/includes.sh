@@ -8,7 +8,9 @@ BEGIN {
     may["transport"] = "base itinerary"
     may["model"] = "base format tensor"
     may["proc"] = "base config trace format transport itinerary"
-    may["stage"] = may["tool"] = "base config trace format tensor model transport proc itinerary"
+    may["stages"] = "base config trace format tensor model transport proc itinerary"
+    may["stage"] = may["stages"] " stages"
+    may["tool"] = may["stage"] " sampler decoder rewarder learner"
     may["launch"] = "base config trace format transport proc itinerary"
 }
 function layer(path, part) {
