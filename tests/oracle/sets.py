@@ -67,7 +67,7 @@ ASIDE = [
     ("pipeline_step", "pipe_whole_run", 172, dict(unet="../unet_svd_like", lora="../lora_like_svd", vae="../vae_4level", videomae="../videomae_t1",
                                                   scheduler="../euler_low_sigma/scheduler_config.json", steps=3, guidance=(1.0, 2.5), hw=(8, 8),
                                                   windows="all:0,1,2 k1_first:0 predict:0,1,2")),
-    ("pipeline_step", "pipe_batch2", 173, dict(unet="../unet_hd40", lora="../lora_rslora", vae="../vae_one_layer", videomae="../videomae_odd_frames",
-                                               scheduler="../euler_low_sigma/scheduler_config.json", steps=6, guidance=(1.5, 2.0), hw=(12, 16), batch=2,
-                                               windows="k1_mid:3 k2_mid:2,3 k1_last:5 k3_end:3,4,5 predict:4")),
+    ("pipeline_step", "pipe_batch2", 173, dict(unet="../unet_all_attn", lora="../lora_qv_only", vae="../vae_one_layer", videomae="../videomae_t1",
+                                               scheduler="../euler_low_sigma/scheduler_config.json", steps=4, guidance=(1.5, 2.0), hw=(6, 8), batch=2,
+                                               windows="k1_mid:2 k2_mid:1,2 k1_last:3 k3_end:1,2,3 predict:2")),
 ]

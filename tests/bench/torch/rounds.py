@@ -4,9 +4,9 @@
   rounds.py DIR --python PYTHON [--vader ./vader] [--rounds 3] [--runs 5] [--threads 2]
 
 Each turn is a process of its own, so that its peak memory is its own: the kernel's figure for vader, too. Times are
-of a warm forward and backward, without loading: PyTorch's median of --runs, and what `vader forward` prints as
-"forward" and "backward" (milliseconds or seconds; it is asked for --repeat when it knows that). Then both are
-compared with float64. Standard library only; --python is an interpreter with torch.
+of a warm forward and backward, without loading: PyTorch's median of --runs, and what `vader forward --repeat` prints
+(in a line with "forward", "backward", "total" or "median", milliseconds or seconds). Then both are compared with
+float64. Standard library only; --python is an interpreter with torch.
 """
 import argparse
 import json
@@ -30,11 +30,11 @@ def torch_turn(args, layout, runs):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def vader_turn(args):
-    """Seconds and MB of one `vader forward` with a backward; seconds None when it printed no times."""
+def vader_run(args, backward):
+    """(seconds it printed by name, peak MB, wall seconds, its text) of one `vader forward`, with or without cotangent."""
     d = args.folder
-    command = [args.vader, "forward", d / "unet", "--in", d / "inputs.safetensors", "--out", d / "vader.safetensors",
-               "--cotangent", d / "cotangent.safetensors", "--lora", d / "lora", "--threads", str(args.threads), *args.vader_args]
+    command = [args.vader, "forward", d / "unet", "--in", d / "inputs.safetensors", "--out", d / ("vader.safetensors" if backward else "vader-forward.safetensors"),
+               *(["--cotangent", d / "cotangent.safetensors"] if backward else []), "--lora", d / "lora", "--threads", str(args.threads), *args.vader_args]
     with tempfile.TemporaryFile("w+") as log:
         begin = time.perf_counter()
         child = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
@@ -46,14 +46,25 @@ def vader_turn(args):
     if child.returncode:
         sys.exit(f"{' '.join(map(str, command))}\nended with {child.returncode}:\n{text}")
     found = {}
-    for what in ("forward", "backward", "total"):
+    for what in ("forward", "backward", "total", "median"):
         times = [float(value) * SECONDS[unit] for value, unit in re.findall(TIME.format(what), text, re.IGNORECASE)]
         if times:
             found[what] = statistics.median(times)
-    if "forward" in found and "backward" in found:
-        found["total"] = found["forward"] + found["backward"]
-    return {"forward_s": found.get("forward"), "backward_s": found.get("backward"), "total_s": found.get("total"),
-            "wall_s": wall, "peak_mb": usage.ru_maxrss * 1024 / 1e6, "text": text}
+    return found, usage.ru_maxrss * 1024 / 1e6, wall, text
+
+
+def vader_turn(args):
+    """One turn of vader. It may print forward and backward apart, or one median of both: then a second process without
+    a cotangent gives the forward alone, and the backward is what is left."""
+    found, peak, wall, text = vader_run(args, True)
+    forward, backward, total = found.get("forward"), found.get("backward"), found.get("total", found.get("median"))
+    if forward is not None and backward is not None:
+        total = forward + backward
+    elif total is not None:
+        alone = vader_run(args, False)[0]
+        forward = alone.get("total", alone.get("median"))
+        backward = total - forward if forward is not None else None
+    return {"forward_s": forward, "backward_s": backward, "total_s": total, "wall_s": wall, "peak_mb": peak, "text": text}
 
 
 def line(name, turns):
@@ -75,6 +86,8 @@ def main():
     args = parser.parse_args()
 
     ready = os.access(args.vader, os.X_OK)
+    if os.getloadavg()[0] > 0.5:
+        print(f"the machine is busy (load {os.getloadavg()[0]:.1f}): the times below are not to be quoted")
     if ready:
         known = subprocess.run([args.vader, "forward", "--help"], capture_output=True, text=True)
         if "--repeat" in known.stdout + known.stderr and "--repeat" not in args.vader_args:
