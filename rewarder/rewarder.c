@@ -19,7 +19,6 @@ typedef struct Rewarder {
     Tensor *frames;    // (1, S * F', H, W, 3) as decoded
     int64_t frame_cnt; // values in it
     int reward_cnt;
-    bool straight_through;
 } Rewarder;
 
 static RewardSpec spec_of(const ConfigReward *r) {

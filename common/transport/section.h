@@ -16,18 +16,21 @@
 #include "common/proc/itinerary.h"
 
 // name, writing stage, what it holds (all F32, channels last)
-#define SECTION_TABLE(X)                                                                  \
-    X(PIXELS, DECODER, "conditioning image in [0, 1] (H, W, 3)")                          \
-    X(COND, DECODER, "conditioning latent, unscaled (h, w, C)")                           \
-    X(EMBED, SAMPLER, "CLIP or text embedding (1, L, D)")                                 \
-    X(X_K, SAMPLER, "latent before the window (F, h, w, C)")                              \
-    X(X_AHEAD, SAMPLER, "the sampler's own x_0, for hand-over and previews (F, h, w, C)") \
-    X(X_0, LEARNER, "clean latent (F, h, w, C)")                                          \
-    X(LAST, DECODER, "hand-over frame in [0, 1] (H, W, 3)")                               \
-    X(FRAMES, DECODER, "decoded frames, raw in [-1, 1] (F', H, W, 3)")                    \
-    X(GRAD_FRAMES, REWARDER, "dR/dframes (F', H, W, 3)")                                  \
-    X(GRAD_X_0, DECODER, "dR/dx_0 (F, h, w, C)")                                          \
-    X(GRAD_THETA, LEARNER, "dR/dtheta of this segment (theta_cnt)")
+// clang-format off
+#define SECTION_TABLE(X)                                                                       \
+    X(PIXELS,      DECODER,  "conditioning image in [0, 1] (H, W, 3)")                         \
+    X(COND,        DECODER,  "conditioning latent, unscaled (h, w, C)")                        \
+    X(EMBED,       SAMPLER,  "CLIP or text embedding (1, L, D)")                               \
+    X(X_K,         SAMPLER,  "latent before the window (F, h, w, C)")                          \
+    X(X_AHEAD,     SAMPLER,  "the sampler's own x_0, for hand-over and previews (F, h, w, C)") \
+    X(X_0,         LEARNER,  "clean latent (F, h, w, C)")                                      \
+    X(LAST,        DECODER,  "hand-over frame in [0, 1] (H, W, 3)")                            \
+    X(FRAMES,      DECODER,  "decoded frames, raw in [-1, 1] (F', H, W, 3)")                   \
+    X(PREVIEW,     DECODER,  "decoded frames of a preview, raw (F, H, W, 3)")                  \
+    X(GRAD_FRAMES, REWARDER, "dR/dframes (F', H, W, 3)")                                       \
+    X(GRAD_X_0,    DECODER,  "dR/dx_0 (F, h, w, C)")                                           \
+    X(GRAD_THETA,  LEARNER,  "dR/dtheta of this segment (theta_cnt)")
+// clang-format on
 
 typedef enum SectionKind {
 #define X(name, writer, what) SECTION_##name,
