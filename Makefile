@@ -71,23 +71,26 @@ ISA_avx512 := -DSIMD_ISA=avx512 -mavx512f -mavx512vl -mavx512bw -mavx512dq -mfma
 
 # --- Sources. Fuzz targets are for readers of outside bytes, which need no tensor code.
 find = $(sort $(shell find $(1) -name '$(2)' 2>/dev/null))
-srcs := $(filter-out common/tensor/cuda/%,$(call find,common,*.c))
+STAGES := sampler decoder rewarder learner# all but main.c is in the library too, for vader-tool's inline runs
+parts = $(filter-out $(if $(2),%/main.c),$(wildcard $(1)/*.c))
+srcs := $(filter-out common/tensor/cuda/%,$(call find,common,*.c)) $(foreach s,$(STAGES),$(call parts,$s,lib))
 ifeq ($(MODE),fuzz)
-srcs := $(filter-out common/tensor/% common/model/%,$(srcs))
+srcs := $(filter-out common/tensor/% common/model/% common/stages/% $(STAGES:=/%),$(srcs))
 endif
 simd := $(filter common/tensor/cpu/simd/%,$(srcs))
 objs := $(patsubst %.c,$(B)/%.o,$(filter-out $(simd),$(srcs))) \
         $(foreach i,$(ISAS),$(simd:%.c=$(B)/%.$i.o))
 LIB  := $(B)/libvader.a
 
-# A program is its folder's .c files and the library; a folder without any is not built.
+# A program is its folder's .c files (a stage: main.c) and the library; a folder without any is not built.
 PROGRAMS := vader:launch vader-tool:launch/tool vader-sampler:sampler vader-decoder:decoder \
             vader-rewarder:rewarder vader-learner:learner
+own = $(patsubst %.c,$(B)/%.o,$(if $(filter $(1),$(STAGES)),$(wildcard $(1)/main.c),$(wildcard $(1)/*.c)))
 define program # name, folder
 ifneq ($$(wildcard $(2)/*.c),)
 programs += $(B)/$(1)
-objs_all += $$(patsubst %.c,$(B)/%.o,$$(wildcard $(2)/*.c))
-$(B)/$(1): $$(patsubst %.c,$(B)/%.o,$$(wildcard $(2)/*.c)) $(LIB)
+objs_all += $$(call own,$(2))
+$(B)/$(1): $$(call own,$(2)) $(LIB)
 endif
 endef
 objs_all := $(objs)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/strbuf.h"
+#include "common/proc/run.h"
 #include "launch/supervisor.h"
 
 enum { PATH_BYTES = 4096, ANSWER_MAX = 64 << 20 };
@@ -19,12 +20,6 @@ static int replicas_of(const Config *cfg, int stage) {
     const int64_t n[STAGE_CNT] = {cfg->sampler_replicas, cfg->decoder_replicas,
                                   cfg->rewarder_replicas, 1};
     return (int)n[stage];
-}
-
-uint32_t group_plan_slots(const Config *cfg) {
-    if (cfg->slots) return (uint32_t)cfg->slots;
-    int64_t n = 2 * cfg->rollouts * (cfg->lag + 1);
-    return (uint32_t)(n > 64 ? 64 : n);
 }
 
 // ---- Asking one stage ----
@@ -110,20 +105,9 @@ static uint64_t memory_available(void) {
 }
 
 static Err add_up(GroupPlan *g, const Config *cfg) {
-    size_t n = 0;
-    g->table = (SectionTable){.slots = group_plan_slots(cfg), .segments = (uint32_t)cfg->segments};
-    for (int s = 0; s < STAGE_CNT; s++) {
-        TRY(stage_plan_merge(&g->table, &g->stage[s], (StageKind)s));
+    TRY(stage_plan_combine(g->stage, cfg, &g->table, &g->board, g->numerics));
+    for (int s = 0; s < STAGE_CNT; s++)
         g->total_bytes += g->stage[s].memory_bytes * (uint64_t)replicas_of(cfg, s);
-        if (n < sizeof g->numerics)
-            n +=
-                (size_t)snprintf(g->numerics + n, sizeof g->numerics - n, "%s%s: %s", s ? "; " : "",
-                                 itinerary_stage_name((StageKind)s), g->stage[s].numerics);
-    }
-    section_layout(&g->table);
-    g->board = g->stage[STAGE_LEARNER].board;
-    g->board.rollouts = (uint32_t)cfg->rollouts;
-    g->board.lag = (uint32_t)cfg->lag;
     g->shared_bytes = board_bytes(&g->board);
     for (int s = 0; s < STAGE_CNT; s++) g->shared_bytes += g->table.block_bytes[s];
     g->total_bytes += g->shared_bytes;

@@ -28,7 +28,4 @@ void group_plan_fini(GroupPlan *g);
 Err group_plan_check_fit(const GroupPlan *g, const Config *cfg);
 void group_plan_print(const GroupPlan *g, const Config *cfg, FILE *out);
 
-// Slots of the run: cfg->slots, or 2 x rollouts x (lag + 1) within 64, at least one more than previews need.
-uint32_t group_plan_slots(const Config *cfg);
-
 #endif

@@ -287,6 +287,7 @@ static bool all_slots_free(const Conductor *c) {
 Err conductor_poll(Conductor *c, ConductorNews *news) {
     *news = (ConductorNews){.preview_slot = -1};
     uint64_t version = board_version(c->run->board);
+    uint64_t before = c->next_sample + c->next_preview;
     if (version > c->booked) {
         die_unless(version == c->booked + 1, "version %llu came before %llu was booked",
                    (unsigned long long)version, (unsigned long long)c->booked + 1);
@@ -299,6 +300,7 @@ Err conductor_poll(Conductor *c, ConductorNews *news) {
         if (board_durable(c->run->board) != c->booked) board_set_durable(c->run->board, c->booked);
         admit_samples(c);
     }
+    news->admitted = c->next_sample + c->next_preview != before;
     find_finished_preview(c, news);
     news->version = c->booked;
     news->done = c->booked >= (uint64_t)c->cfg->updates && c->next_preview == c->preview_cnt &&

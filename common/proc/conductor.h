@@ -28,6 +28,7 @@ typedef struct ConductorNews {
     double reward;    // mean over the samples of the last update
     double grad_norm;
     int preview_slot; // a finished preview's frames lie in this slot until conductor_release; -1: none
+    bool admitted;    // a slot got a new sample
     bool done;        // all updates are durable
 } ConductorNews;
 

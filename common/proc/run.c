@@ -133,6 +133,12 @@ void run_leave(Run *run) {
     make_empty(run);
 }
 
+uint32_t run_slot_count(const Config *cfg) {
+    if (cfg->slots) return (uint32_t)cfg->slots;
+    int64_t n = 2 * cfg->rollouts * (cfg->lag + 1);
+    return (uint32_t)(n > 64 ? 64 : n);
+}
+
 const Itinerary *run_itinerary(const Run *run, const Slot *slot) {
     return slot->header.purpose == SLOT_PREVIEW ? &run->preview : &run->train;
 }

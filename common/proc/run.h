@@ -92,6 +92,9 @@ Err run_join(Run *run, const char *fds);
 void run_fds(const Run *run, char text[128]);
 void run_leave(Run *run);
 
+// Slots of a run: cfg->slots, or 2 x rollouts x (lag + 1), at most 64.
+uint32_t run_slot_count(const Config *cfg);
+
 // The itinerary of a slot's sample.
 const Itinerary *run_itinerary(const Run *run, const Slot *slot);
 // Index of the page of a process.

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/format/json.h"
+#include "common/proc/run.h"
 
 static void write_text(FILE *out, const char *key, const char *text) {
     Arena a = {0};
@@ -112,7 +113,7 @@ void stage_plan_fini(StagePlan *p) {
     *p = (StagePlan){0};
 }
 
-Err stage_plan_merge(SectionTable *table, const StagePlan *p, StageKind from) {
+static Err merge(SectionTable *table, const StagePlan *p, StageKind from) {
     for (int k = 0; k < SECTION_CNT; k++) {
         uint64_t have = table->bytes[k], new = p->section_bytes[k];
         if (have && new &&have != new)
@@ -123,5 +124,23 @@ Err stage_plan_merge(SectionTable *table, const StagePlan *p, StageKind from) {
                 (unsigned long long)have);
         if (new) table->bytes[k] = new;
     }
+    return ERR_OK;
+}
+
+Err stage_plan_combine(const StagePlan plan[STAGE_CNT], const Config *cfg, SectionTable *table,
+                       BoardSpec *board, char numerics[512]) {
+    int n = 0;
+    *table = (SectionTable){.slots = run_slot_count(cfg), .segments = (uint32_t)cfg->segments};
+    memset(numerics, 0, 512);
+    for (int s = 0; s < STAGE_CNT; s++) {
+        TRY(merge(table, &plan[s], (StageKind)s));
+        if (n < 512)
+            n += snprintf(numerics + n, (size_t)(512 - n), "%s%s: %s", s ? "; " : "",
+                          itinerary_stage_name((StageKind)s), plan[s].numerics);
+    }
+    section_layout(table);
+    *board = plan[STAGE_LEARNER].board;
+    board->rollouts = (uint32_t)cfg->rollouts;
+    board->lag = (uint32_t)cfg->lag;
     return ERR_OK;
 }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "common/config/config.h"
 #include "common/proc/itinerary.h"
 #include "common/transport/board.h"
 #include "common/transport/section.h"
@@ -29,7 +30,10 @@ void stage_plan_write(const StagePlan *plan, FILE *out);
 Err stage_plan_read(StagePlan *plan, const char *text, size_t len);
 void stage_plan_fini(StagePlan *plan);
 
-// Two stages may state the same section; sizes must agree (ERR_SHAPE names both).
-Err stage_plan_merge(SectionTable *table, const StagePlan *plan, StageKind from);
+// Adds up the plans of all stages: the table, laid out; the learner's board spec with the config's rollouts and
+// lag; and the numerics of all, for the ledger. Two stages may state the same section: sizes must agree
+// (ERR_SHAPE).
+Err stage_plan_combine(const StagePlan plan[STAGE_CNT], const Config *cfg, SectionTable *table,
+                       BoardSpec *board, char numerics[512]);
 
 #endif
