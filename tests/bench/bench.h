@@ -30,10 +30,11 @@ static inline double bench_once(BenchFn *fn, void *ctx) {
     return bench_clock(CLOCK_THREAD_CPUTIME_ID) - t;
 }
 
-// Best seconds of each over at least 9 rounds and BENCH_SECONDS (0.5) of work. The first round only warms.
-static inline void bench_pair(BenchFn *ours, void *our_ctx, BenchFn *theirs, void *their_ctx, double *our_s, double *their_s) {
+// Best seconds of each over at least 9 rounds and BENCH_SECONDS (1) of work. The first round only warms.
+static inline void bench_pair(BenchFn *ours, void *our_ctx, BenchFn *theirs, void *their_ctx,
+                              double *our_s, double *their_s) {
     const char *text = getenv("BENCH_SECONDS");
-    double limit = text ? atof(text) : 0.5, spent = 0;
+    double limit = text ? atof(text) : 1, spent = 0;
     *our_s = *their_s = 1e9;
     for (int round = 0; round < 10 || (spent < limit && round < 2000); round++) {
         double a = bench_once(ours, our_ctx), b = bench_once(theirs, their_ctx);
@@ -46,7 +47,8 @@ static inline void bench_pair(BenchFn *ours, void *our_ctx, BenchFn *theirs, voi
 
 static int bench_below; // lines below what is required
 
-static inline void bench_line(const char *name, double ours, double theirs, double required, const char *unit, double work) {
+static inline void bench_line(const char *name, double ours, double theirs, double required,
+                              const char *unit, double work) {
     double ratio = theirs / ours;
     const char *verdict = required <= 0 ? "" : ratio >= required ? "PASS" : "below";
     bench_below += required > 0 && ratio < required;

@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <dnnl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,9 @@ static dnnl_stream_t library_stream;
 static void library_run(void *ctx) {
     Library *l = ctx;
     for (int i = 0; i < l->cnt; i++)
-        die_unless(!dnnl_primitive_execute(l->primitive[i], library_stream, l->arg_cnt[i], l->arg[i]), "oneDNN: execute");
+        die_unless(
+            !dnnl_primitive_execute(l->primitive[i], library_stream, l->arg_cnt[i], l->arg[i]),
+            "oneDNN: execute");
 }
 
 #if DNNL_VERSION_MAJOR == 2
@@ -43,16 +46,18 @@ static float *library_floats(size_t n) {
 // A memory of its own with random values.
 static dnnl_memory_t library_memory(const dnnl_memory_desc_t *md) {
     dnnl_memory_t m;
-    DNNL_DO(dnnl_memory_create(&m, md, library_engine, library_floats(dnnl_memory_desc_get_size(md) / 4 + 1)));
+    DNNL_DO(dnnl_memory_create(&m, md, library_engine,
+                               library_floats(dnnl_memory_desc_get_size(md) / 4 + 1)));
     return m;
 }
 
-static dnnl_memory_desc_t library_desc(int rank, const int64_t *dims, dnnl_format_tag_t tag) {
+static dnnl_memory_desc_t library_desc(int rank, const dnnl_dims_t dims, dnnl_format_tag_t tag) {
     dnnl_memory_desc_t md;
     DNNL_DO(dnnl_memory_desc_init_by_tag(&md, rank, dims, dnnl_f32, tag));
     return md;
 }
-static dnnl_memory_desc_t library_strided(int rank, const int64_t *dims, const int64_t *strides) {
+static dnnl_memory_desc_t library_strided(int rank, const dnnl_dims_t dims,
+                                          const dnnl_dims_t strides) {
     dnnl_memory_desc_t md;
     DNNL_DO(dnnl_memory_desc_init_by_strides(&md, rank, dims, dnnl_f32, strides));
     return md;
@@ -66,16 +71,17 @@ static void library_open(void) {
 }
 
 // Appends a primitive whose arguments get memories of their own, of the layouts that it chose.
-static dnnl_exec_arg_t *library_add(Library *l, const_dnnl_op_desc_t desc, const int *arg, const dnnl_query_t *query, int cnt) {
+static dnnl_exec_arg_t *library_add(Library *l, const_dnnl_op_desc_t desc, const int *arg,
+                                    const dnnl_query_t *query, int cnt) {
     dnnl_primitive_desc_t pd, hint = NULL;
     const dnnl_convolution_desc_t *conv = desc;
     if (conv->primitive_kind == dnnl_convolution && conv->prop_kind == dnnl_backward_data) {
         dnnl_convolution_desc_t fwd;
         dnnl_dims_t dilate = {0};
-        DNNL_DO(dnnl_dilated_convolution_forward_desc_init(&fwd, dnnl_forward_training, dnnl_convolution_direct,
-                                                           &conv->diff_src_desc, &conv->weights_desc, NULL,
-                                                           &conv->diff_dst_desc, conv->strides, dilate, conv->padding[0],
-                                                           conv->padding[1]));
+        DNNL_DO(dnnl_dilated_convolution_forward_desc_init(
+            &fwd, dnnl_forward_training, dnnl_convolution_direct, &conv->diff_src_desc,
+            &conv->weights_desc, NULL, &conv->diff_dst_desc, conv->strides, dilate,
+            conv->padding[0], conv->padding[1]));
         DNNL_DO(dnnl_primitive_desc_create(&hint, &fwd, NULL, library_engine, NULL));
     }
     DNNL_DO(dnnl_primitive_desc_create(&pd, desc, NULL, library_engine, hint));
@@ -92,12 +98,15 @@ static dnnl_exec_arg_t *library_add(Library *l, const_dnnl_op_desc_t desc, const
 static Library *library_linear(const int64_t *d) {
     Library *l = calloc(1, sizeof *l);
     dnnl_dims_t xs = {d[0], d[2]}, ws = {d[2], d[1]}, bs = {1, d[1]}, ys = {d[0], d[1]};
-    dnnl_memory_desc_t x = library_desc(2, xs, dnnl_ab), w = library_desc(2, ws, dnnl_format_tag_any),
+    dnnl_memory_desc_t x = library_desc(2, xs, dnnl_ab),
+                       w = library_desc(2, ws, dnnl_format_tag_any),
                        b = library_desc(2, bs, dnnl_ab), y = library_desc(2, ys, dnnl_ab);
     dnnl_matmul_desc_t desc;
     DNNL_DO(dnnl_matmul_desc_init(&desc, &x, &w, &b, &y));
     library_add(l, &desc, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS, DNNL_ARG_DST},
-                (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_weights_md, dnnl_query_dst_md}, 4);
+                (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_weights_md,
+                                 dnnl_query_dst_md},
+                4);
     l->arg[0][2].memory = library_memory(&b);
     return l;
 }
@@ -109,40 +118,80 @@ typedef struct LibraryConv {
 } LibraryConv;
 static Library *library_conv(LibraryConv c) {
     Library *l = calloc(1, sizeof *l);
-    int64_t oh = (c.h + 2 * c.pad[0] - c.kernel[0]) / c.stride + 1, ow = (c.w + 2 * c.pad[1] - c.kernel[1]) / c.stride + 1;
-    dnnl_dims_t xs = {c.n, c.c, c.h, c.w}, ws = {c.o, c.c, c.kernel[0], c.kernel[1]}, ys = {c.n, c.o, oh, ow}, bs = {c.o};
-    dnnl_memory_desc_t x = library_desc(4, xs, dnnl_nhwc), w = library_desc(4, ws, dnnl_format_tag_any),
+    int64_t oh = (c.h + 2 * c.pad[0] - c.kernel[0]) / c.stride + 1,
+            ow = (c.w + 2 * c.pad[1] - c.kernel[1]) / c.stride + 1;
+    dnnl_dims_t xs = {c.n, c.c, c.h, c.w}, ws = {c.o, c.c, c.kernel[0], c.kernel[1]},
+                ys = {c.n, c.o, oh, ow}, bs = {c.o};
+    dnnl_memory_desc_t x = library_desc(4, xs, dnnl_nhwc),
+                       w = library_desc(4, ws, dnnl_format_tag_any),
                        b = library_desc(1, bs, dnnl_a), y = library_desc(4, ys, dnnl_nhwc);
     dnnl_dims_t stride = {c.stride, c.stride}, pad = {c.pad[0], c.pad[1]};
     dnnl_convolution_desc_t desc;
     if (c.backward) {
-        DNNL_DO(dnnl_convolution_backward_data_desc_init(&desc, dnnl_convolution_direct, &x, &w, &y, stride, pad, pad));
-        library_add(l, &desc, (int[]){DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
-                    (dnnl_query_t[]){dnnl_query_diff_dst_md, dnnl_query_weights_md, dnnl_query_diff_src_md}, 3);
+        DNNL_DO(dnnl_convolution_backward_data_desc_init(&desc, dnnl_convolution_direct, &x, &w, &y,
+                                                         stride, pad, pad));
+        library_add(
+            l, &desc, (int[]){DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
+            (dnnl_query_t[]){dnnl_query_diff_dst_md, dnnl_query_weights_md, dnnl_query_diff_src_md},
+            3);
     } else {
-        DNNL_DO(dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference, dnnl_convolution_direct, &x, &w, &b, &y,
-                                                   stride, pad, pad));
+        DNNL_DO(dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference,
+                                                   dnnl_convolution_direct, &x, &w, &b, &y, stride,
+                                                   pad, pad));
         library_add(l, &desc, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS},
-                    (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md, dnnl_query_weights_md}, 4);
+                    (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md,
+                                     dnnl_query_weights_md},
+                    4);
         l->arg[0][3].memory = library_memory(&b);
+    }
+    return l;
+}
+
+// (3,1,1) over the frames of (t, pixels, c), as a 3-D convolution, or its data gradient.
+static Library *library_conv_time(int64_t t, int64_t pixels, int64_t c, int64_t o, bool backward) {
+    Library *l = calloc(1, sizeof *l);
+    dnnl_dims_t xs = {1, c, t, 1, pixels}, ws = {o, c, 3, 1, 1}, ys = {1, o, t, 1, pixels};
+    dnnl_dims_t stride = {1, 1, 1}, pad = {1, 0, 0};
+    dnnl_memory_desc_t x = library_desc(5, xs, dnnl_ndhwc), y = library_desc(5, ys, dnnl_ndhwc),
+                       w = library_desc(5, ws, dnnl_format_tag_any);
+    dnnl_convolution_desc_t desc;
+    if (backward) {
+        DNNL_DO(dnnl_convolution_backward_data_desc_init(&desc, dnnl_convolution_direct, &x, &w, &y,
+                                                         stride, pad, pad));
+        library_add(
+            l, &desc, (int[]){DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
+            (dnnl_query_t[]){dnnl_query_diff_dst_md, dnnl_query_weights_md, dnnl_query_diff_src_md},
+            3);
+    } else {
+        DNNL_DO(dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference,
+                                                   dnnl_convolution_direct, &x, &w, NULL, &y,
+                                                   stride, pad, pad));
+        library_add(l, &desc, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
+                    (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md},
+                    3);
     }
     return l;
 }
 
 // Attention on packed rows (batch, len, heads * d), strided heads: scores, softmax, product; backward keeps P and
 // adds dV, dP, softmax gradient, dQ, dK. time_axis: rows are (len, batch) instead, as over frames.
-static void library_matmul(Library *l, const int64_t a[4], const int64_t as[4], const int64_t b[4], const int64_t bs[4],
-                           const int64_t c[4], const int64_t cs[4]) {
-    dnnl_memory_desc_t x = library_strided(4, a, as), w = library_strided(4, b, bs), y = library_strided(4, c, cs);
+static void library_matmul(Library *l, const dnnl_dims_t a, const dnnl_dims_t as,
+                           const dnnl_dims_t b, const dnnl_dims_t bs, const dnnl_dims_t c,
+                           const dnnl_dims_t cs) {
+    dnnl_memory_desc_t x = library_strided(4, a, as), w = library_strided(4, b, bs),
+                       y = library_strided(4, c, cs);
     dnnl_matmul_desc_t desc;
     DNNL_DO(dnnl_matmul_desc_init(&desc, &x, &w, NULL, &y));
     library_add(l, &desc, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
                 (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md}, 3);
 }
-static Library *library_attention(int64_t batch, int64_t heads, int64_t len, int64_t d, bool time_axis, bool backward) {
+static Library *library_attention(int64_t batch, int64_t heads, int64_t len, int64_t d,
+                                  bool time_axis, bool backward) {
     Library *l = calloc(1, sizeof *l);
-    int64_t width = heads * d, row = time_axis ? batch * width : width, entry = time_axis ? width : len * width;
-    dnnl_dims_t q = {batch, heads, len, d}, qs = {entry, d, row, 1};  // also v, y and their gradients
+    int64_t width = heads * d, row = time_axis ? batch * width : width,
+            entry = time_axis ? width : len * width;
+    dnnl_dims_t q = {batch, heads, len, d},
+                qs = {entry, d, row, 1}; // also v, y and their gradients
     dnnl_dims_t kt = {batch, heads, d, len}, kts = {entry, d, 1, row}; // k or v, transposed
     dnnl_dims_t p = {batch, heads, len, len}, ps = {heads * len * len, len * len, len, 1};
     dnnl_dims_t pts = {heads * len * len, len * len, 1, len};
@@ -151,12 +200,13 @@ static Library *library_attention(int64_t batch, int64_t heads, int64_t len, int
         library_matmul(l, q, qs, kt, kts, p, ps);
         dnnl_softmax_desc_t soft;
         DNNL_DO(dnnl_softmax_forward_desc_init(&soft, dnnl_forward_inference, &pd, 3));
-        library_add(l, &soft, (int[]){DNNL_ARG_SRC, DNNL_ARG_DST}, (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_dst_md}, 2);
+        library_add(l, &soft, (int[]){DNNL_ARG_SRC, DNNL_ARG_DST},
+                    (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_dst_md}, 2);
         library_matmul(l, p, ps, q, qs, q, qs);
         l->arg[1][0].memory = l->arg[0][2].memory, l->arg[2][0].memory = l->arg[1][1].memory;
         return l;
     }
-    library_matmul(l, p, pts, q, qs, q, qs); // dV = P^T dO
+    library_matmul(l, p, pts, q, qs, q, qs);  // dV = P^T dO
     library_matmul(l, q, qs, kt, kts, p, ps); // dP = dO V^T
     dnnl_softmax_desc_t soft;
     DNNL_DO(dnnl_softmax_backward_desc_init(&soft, &pd, &pd, 3));
@@ -171,14 +221,15 @@ static Library *library_attention(int64_t batch, int64_t heads, int64_t len, int
     l->arg[2][1] = (dnnl_exec_arg_t){DNNL_ARG_DIFF_DST, l->arg[1][2].memory};
     l->arg[2][2] = (dnnl_exec_arg_t){DNNL_ARG_DIFF_SRC, ds};
     l->arg_cnt[2] = 3, l->cnt = 3;
-    DNNL_DO(dnnl_memory_create(&l->arg[2][0].memory, &pd, library_engine, library_floats((size_t)(batch * heads * len * len))));
+    DNNL_DO(dnnl_memory_create(&l->arg[2][0].memory, &pd, library_engine,
+                               library_floats((size_t)(batch * heads * len * len))));
     library_matmul(l, p, ps, q, qs, q, qs);  // dQ = dS K
     library_matmul(l, p, pts, q, qs, q, qs); // dK = dS^T Q
     l->arg[3][0].memory = ds;
     return l;
 }
 
-// libraries live as long as the program: a row is measured once, then forgotten with its memory.
+// Primitives and the values of their memories.
 static void library_free(Library *l) {
     for (int i = 0; l && i < l->cnt; i++) {
         dnnl_primitive_destroy(l->primitive[i]);
@@ -186,7 +237,8 @@ static void library_free(Library *l) {
             void *data = NULL;
             bool shared = false;
             for (int a = 0; a < i && !shared; a++)
-                for (int b = 0; b < l->arg_cnt[a]; b++) shared |= l->arg[a][b].memory == l->arg[i][k].memory;
+                for (int b = 0; b < l->arg_cnt[a]; b++)
+                    shared |= l->arg[a][b].memory == l->arg[i][k].memory;
             if (shared) continue;
             dnnl_memory_get_data_handle(l->arg[i][k].memory, &data);
             free(data);

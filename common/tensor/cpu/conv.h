@@ -37,10 +37,10 @@ typedef struct ConvAlgorithm {
     void (*run)(CpuDevice *dev, const Conv *conv);
 } ConvAlgorithm;
 
-extern const ConvAlgorithm conv_direct, conv_strided, conv_temporal;
+extern const ConvAlgorithm conv_direct, conv_direct_strided, conv_temporal;
 
 // dw (O, I, taps) from dy (n, out, o) and x (n, in, c); conv describes the forward convolution.
-int64_t conv_dw_work_count(const CpuDevice *dev, const Conv *conv);
-void conv_dw_run(CpuDevice *dev, const Conv *conv, float *dw, const float *dy);
+int64_t conv_direct_dw_work_count(const CpuDevice *dev, const Conv *conv);
+void conv_direct_dw_run(CpuDevice *dev, const Conv *conv, float *dw, const float *dy);
 
 #endif

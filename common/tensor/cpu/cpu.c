@@ -52,8 +52,9 @@
 
 const SimdTable *cpu_simd_table(const char *isa) {
     __builtin_cpu_init();
-    if (!strcmp(isa, "avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    if (!strcmp(isa, "avx512") && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
         return &simd_table_avx512;
     if (!strcmp(isa, "avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("f16c"))
@@ -98,8 +99,13 @@ Err backend_open_cpu(Backend **out, BackendOptions opt) {
 #undef OP
     static const char *const isa[] = {"avx512", "avx2", "base"};
     for (int i = 0; !dev->simd; i++) dev->simd = cpu_simd_table(isa[i]);
-    *be = (Backend){.name = "cpu", .opt = opt, .kernel = kernel, .dtype_bytes = cpu_dtype_bytes,
-                    .fingerprint = cpu_fingerprint, .close = cpu_close, .self = dev};
+    *be = (Backend){.name = "cpu",
+                    .opt = opt,
+                    .kernel = kernel,
+                    .dtype_bytes = cpu_dtype_bytes,
+                    .fingerprint = cpu_fingerprint,
+                    .close = cpu_close,
+                    .self = dev};
     dev->pool = pool_new(opt.threads);
     if (!dev->pool) {
         cpu_close(be);

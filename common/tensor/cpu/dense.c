@@ -29,11 +29,13 @@ static void dense_chunk(void *ctx, int64_t chunk, int worker) {
     int64_t row = rest % job->row_cnt * job->rows, b = rest / job->row_cnt;
     int64_t panel = dense_panel_count(job->dev, d->k);
     job->dev->simd->gemm(
-        d->y + b * d->y_batch + row * d->y_row + col, d->y_row, d->a + b * d->a_batch + row * d->a_row, d->a_row,
-        d->a_col, d->panels + b * d->panels_batch + col / panel_cols(job->dev) * panel, panel,
-        min(job->rows, d->m - row), min(job->cols, d->n - col), d->k, d->bias ? d->bias + b * d->bias_batch + col : NULL,
-        d->residual ? d->residual + b * d->residual_batch + row * d->residual_row + col : NULL, d->residual_row,
-        d->accumulate);
+        d->y + b * d->y_batch + row * d->y_row + col, d->y_row,
+        d->a + b * d->a_batch + row * d->a_row, d->a_row, d->a_col,
+        d->panels + b * d->panels_batch + col / panel_cols(job->dev) * panel, panel,
+        min(job->rows, d->m - row), min(job->cols, d->n - col), d->k,
+        d->bias ? d->bias + b * d->bias_batch + col : NULL,
+        d->residual ? d->residual + b * d->residual_batch + row * d->residual_row + col : NULL,
+        d->residual_row, d->accumulate);
 }
 
 void dense_run(CpuDevice *dev, const Dense *d) {
@@ -60,12 +62,12 @@ static void pack_chunk(void *ctx, int64_t chunk, int worker) {
     const PackJob *j = ctx;
     int64_t nr = panel_cols(j->dev), col = chunk % j->panel_cnt * nr, entry = chunk / j->panel_cnt;
     j->dev->simd->gemm_pack(j->panels + chunk * dense_panel_count(j->dev, j->k),
-                            j->b + (size_t)(entry * j->bs + col * j->ns) * dtype_bytes(j->dtype), j->dtype, j->ks,
-                            j->ns, j->k, min(nr, j->n - col));
+                            j->b + (size_t)(entry * j->bs + col * j->ns) * dtype_bytes(j->dtype),
+                            j->dtype, j->ks, j->ns, j->k, min(nr, j->n - col));
 }
 
-void dense_pack(CpuDevice *dev, float *panels, const void *b, DType dtype, int64_t ks, int64_t ns, int64_t k,
-                int64_t n, int64_t batch, int64_t bs) {
+void dense_pack(CpuDevice *dev, float *panels, const void *b, DType dtype, int64_t ks, int64_t ns,
+                int64_t k, int64_t n, int64_t batch, int64_t bs) {
     PackJob job = {dev, panels, b, dtype, ks, ns, k, n, bs, ceil_div(n, panel_cols(dev))};
     pool_run(dev->pool, batch * job.panel_cnt, pack_chunk, &job);
 }

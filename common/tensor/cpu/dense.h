@@ -34,7 +34,7 @@ int64_t dense_packed_count(const CpuDevice *dev, int64_t k, int64_t n);
 int64_t dense_panel_count(const CpuDevice *dev, int64_t k);
 
 // Packs `batch` matrices b, element (k, n) at b[k*ks + n*ns], entries bs elements apart, one after the other.
-void dense_pack(CpuDevice *dev, float *panels, const void *b, DType dtype, int64_t ks, int64_t ns, int64_t k,
-                int64_t n, int64_t batch, int64_t bs);
+void dense_pack(CpuDevice *dev, float *panels, const void *b, DType dtype, int64_t ks, int64_t ns,
+                int64_t k, int64_t n, int64_t batch, int64_t bs);
 
 #endif

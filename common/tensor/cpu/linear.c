@@ -11,7 +11,8 @@ static int64_t last_dim(const Tensor *t) { return t->shape.dim[t->shape.rank - 1
 static int64_t rows_of(const Tensor *t) { return shape_count(t->shape) / last_dim(t); }
 static int64_t row_stride(const Tensor *t) {
     int64_t stride = last_dim(t);
-    if (t->shape.rank > 1) die_unless(tensor_has_rows(t, &stride), "%s: not rows of one stride", t->name);
+    if (t->shape.rank > 1)
+        die_unless(tensor_has_rows(t, &stride), "%s: not rows of one stride", t->name);
     return stride;
 }
 
@@ -25,12 +26,17 @@ static void pack_weight(Backend *be, const Tensor *w, const void *data, bool tra
     else
         dense_pack(cpu_device(be), panels, data, w->dtype, 1, stride, k, n, 1, 0);
 }
-static void fill_plain(Backend *be, const Tensor *w, void *dst) { pack_weight(be, w, w->data, false, dst); }
-static void fill_trans(Backend *be, const Tensor *w, void *dst) { pack_weight(be, w, w->data, true, dst); }
+static void fill_plain(Backend *be, const Tensor *w, void *dst) {
+    pack_weight(be, w, w->data, false, dst);
+}
+static void fill_trans(Backend *be, const Tensor *w, void *dst) {
+    pack_weight(be, w, w->data, true, dst);
+}
 
 static size_t weight_bytes(Backend *be, const Tensor *w, bool trans) {
     int64_t n = w->shape.dim[0], k = w->shape.dim[1];
-    int64_t cnt = trans ? dense_packed_count(cpu_device(be), n, k) : dense_packed_count(cpu_device(be), k, n);
+    int64_t cnt =
+        trans ? dense_packed_count(cpu_device(be), n, k) : dense_packed_count(cpu_device(be), k, n);
     return (size_t)cnt * sizeof(float);
 }
 
@@ -46,9 +52,17 @@ static void prepare_weight(Backend *be, Step *step) {
 
 // x (..., K) panels + bias + residual; the last two are at in[at] and in[at + 1].
 static void run_product(Backend *be, Step *step, const float *panels, int at) {
-    const Tensor *t = step->node, *x = t->in[0], *residual = at + 1 < t->in_cnt ? t->in[at + 1] : NULL;
-    Dense d = {.m = rows_of(x), .n = last_dim(t), .k = last_dim(x), .y = step->dst, .y_row = last_dim(t),
-               .a = step->src[0], .a_row = row_stride(x), .a_col = 1, .panels = panels,
+    const Tensor *t = step->node, *x = t->in[0],
+                 *residual = at + 1 < t->in_cnt ? t->in[at + 1] : NULL;
+    Dense d = {.m = rows_of(x),
+               .n = last_dim(t),
+               .k = last_dim(x),
+               .y = step->dst,
+               .y_row = last_dim(t),
+               .a = step->src[0],
+               .a_row = row_stride(x),
+               .a_col = 1,
+               .panels = panels,
                .bias = at < t->in_cnt ? step->src[at] : NULL};
     if (residual) d.residual = step->src[at + 1], d.residual_row = row_stride(residual);
     dense_run(cpu_device(be), &d);
@@ -56,7 +70,8 @@ static void run_product(Backend *be, Step *step, const float *panels, int at) {
 
 static Err linear_prepare(Backend *be, Step *step) {
     prepare_weight(be, step);
-    if (!step->packed) step->work_bytes = weight_bytes(be, step->node->in[1], step->node->attr.linear.trans);
+    if (!step->packed)
+        step->work_bytes = weight_bytes(be, step->node->in[1], step->node->attr.linear.trans);
     return ERR_OK;
 }
 
@@ -86,8 +101,9 @@ static void lora_chunk(void *ctx, int64_t chunk, int worker) {
     int64_t nr = 2 * j->dev->simd->vlen;
     float *low = (float *)j->low + chunk * j->r * nr;
     for (int64_t i = 0; i < j->r * nr; i++) low[i] *= j->scale;
-    j->dev->simd->gemm(j->merged + chunk * j->rows * nr, nr, j->high, j->high_row, j->high_col, low, j->r * nr,
-                       j->rows, nr, j->r, NULL, j->panels + chunk * j->rows * nr, nr, false);
+    j->dev->simd->gemm(j->merged + chunk * j->rows * nr, nr, j->high, j->high_row, j->high_col, low,
+                       j->r * nr, j->rows, nr, j->r, NULL, j->panels + chunk * j->rows * nr, nr,
+                       false);
 }
 
 static Err lora_prepare(Backend *be, Step *step) {
@@ -112,9 +128,16 @@ static void lora_run(Backend *be, Step *step) {
         dense_pack(dev, low, step->src[2], DTYPE_F32, a_row, 1, r, k, 1, 0);
     else
         dense_pack(dev, low, step->src[3], DTYPE_F32, 1, b_row, r, n, 1, 0);
-    LoraJob job = {.dev = dev, .merged = merged, .panels = step->packed ? step->packed->data : merged, .low = low,
-                   .high = step->src[trans ? 3 : 2], .scale = (float)t->attr.linear.scale, .rows = trans ? n : k,
-                   .r = r, .high_row = trans ? b_row : 1, .high_col = trans ? 1 : a_row};
+    LoraJob job = {.dev = dev,
+                   .merged = merged,
+                   .panels = step->packed ? step->packed->data : merged,
+                   .low = low,
+                   .high = step->src[trans ? 3 : 2],
+                   .scale = (float)t->attr.linear.scale,
+                   .rows = trans ? n : k,
+                   .r = r,
+                   .high_row = trans ? b_row : 1,
+                   .high_col = trans ? 1 : a_row};
     pool_run(dev->pool, dense_packed_count(dev, 1, cols) / (2 * dev->simd->vlen), lora_chunk, &job);
     run_product(be, step, merged, 4);
 }
@@ -135,7 +158,8 @@ typedef struct DwJob {
 } DwJob;
 
 static DwJob dw_job(const CpuDevice *dev, const Tensor *t) {
-    DwJob j = {.dev = dev, .m = rows_of(t->in[0]), .n = last_dim(t->in[0]), .k = last_dim(t->in[1])};
+    DwJob j = {
+        .dev = dev, .m = rows_of(t->in[0]), .n = last_dim(t->in[0]), .k = last_dim(t->in[1])};
     j.slices = 1;
     if (j.n * j.k <= DW_SMALL) j.slices = j.m / DW_PIECE;
     if (j.slices > DW_SLICES_MAX) j.slices = DW_SLICES_MAX;
@@ -151,22 +175,27 @@ static void dw_chunk(void *ctx, int64_t chunk, int worker) {
     const DwJob *j = ctx;
     int64_t k0 = chunk % j->k_cnt * DW_COLS, n0 = chunk / j->k_cnt % j->n_cnt * DW_ROWS;
     int64_t slice = chunk / (j->k_cnt * j->n_cnt);
-    int64_t cols = j->k - k0 < DW_COLS ? j->k - k0 : DW_COLS, rows = j->n - n0 < DW_ROWS ? j->n - n0 : DW_ROWS;
+    int64_t cols = j->k - k0 < DW_COLS ? j->k - k0 : DW_COLS,
+            rows = j->n - n0 < DW_ROWS ? j->n - n0 : DW_ROWS;
     float *y = (j->slices > 1 ? j->partial + slice * j->n * j->k : j->y) + n0 * j->k + k0;
     float *panels = j->scratch + worker * j->scratch_count;
-    int64_t from = slice * j->slice_rows, to = from + j->slice_rows < j->m ? from + j->slice_rows : j->m;
+    int64_t from = slice * j->slice_rows,
+            to = from + j->slice_rows < j->m ? from + j->slice_rows : j->m;
     for (int64_t i = from; i < to; i += DW_PIECE) {
         int64_t piece = to - i < DW_PIECE ? to - i : DW_PIECE;
-        j->dev->simd->gemm_pack(panels, j->x + i * j->x_row + k0, DTYPE_F32, j->x_row, 1, piece, cols);
+        j->dev->simd->gemm_pack(panels, j->x + i * j->x_row + k0, DTYPE_F32, j->x_row, 1, piece,
+                                cols);
         j->dev->simd->gemm(y, j->k, j->dy + i * j->dy_row + n0, 1, j->dy_row, panels,
-                           dense_panel_count(j->dev, piece), rows, cols, piece, NULL, NULL, 0, i > from);
+                           dense_panel_count(j->dev, piece), rows, cols, piece, NULL, NULL, 0,
+                           i > from);
     }
 }
 
 static Err linear_dw_prepare(Backend *be, Step *step) {
     DwJob j = dw_job(cpu_device(be), step->node);
     int64_t partial = j.slices > 1 ? j.slices * j.n * j.k : 0;
-    step->work_bytes = (size_t)(pool_threads(j.dev->pool) * j.scratch_count + partial) * sizeof(float);
+    step->work_bytes =
+        (size_t)(pool_threads(j.dev->pool) * j.scratch_count + partial) * sizeof(float);
     strcpy(step->note, "gemm");
     return ERR_OK;
 }
@@ -195,7 +224,8 @@ static Err bmm_prepare(Backend *be, Step *step) {
     int64_t batch = shape_span(t->shape, 0, t->shape.rank - 2);
     bool tb = t->attr.bmm.tb;
     step->work_bytes =
-        (size_t)(batch * dense_packed_count(cpu_device(be), b[tb ? 1 : 0], b[tb ? 0 : 1])) * sizeof(float);
+        (size_t)(batch * dense_packed_count(cpu_device(be), b[tb ? 1 : 0], b[tb ? 0 : 1])) *
+        sizeof(float);
     strcpy(step->note, "gemm");
     return ERR_OK;
 }
@@ -204,12 +234,24 @@ static void bmm_run(Backend *be, Step *step) {
     CpuDevice *dev = cpu_device(be);
     const Tensor *t = step->node, *a = t->in[0];
     bool ta = t->attr.bmm.ta, tb = t->attr.bmm.tb;
-    int64_t n = last_dim(t), m = t->shape.dim[t->shape.rank - 2], k = a->shape.dim[a->shape.rank - (ta ? 2 : 1)];
+    int64_t n = last_dim(t), m = t->shape.dim[t->shape.rank - 2],
+            k = a->shape.dim[a->shape.rank - (ta ? 2 : 1)];
     int64_t batch = shape_span(t->shape, 0, t->shape.rank - 2);
-    dense_pack(dev, step->work, step->src[1], DTYPE_F32, tb ? 1 : n, tb ? k : 1, k, n, batch, k * n);
-    Dense d = {.batch = batch, .m = m, .n = n, .k = k, .y = step->dst, .y_row = n, .y_batch = m * n,
-               .a = step->src[0], .a_row = ta ? 1 : k, .a_col = ta ? m : 1, .a_batch = m * k,
-               .panels = step->work, .panels_batch = dense_packed_count(dev, k, n)};
+    dense_pack(dev, step->work, step->src[1], DTYPE_F32, tb ? 1 : n, tb ? k : 1, k, n, batch,
+               k * n);
+    Dense d = {.batch = batch,
+               .m = m,
+               .n = n,
+               .k = k,
+               .y = step->dst,
+               .y_row = n,
+               .y_batch = m * n,
+               .a = step->src[0],
+               .a_row = ta ? 1 : k,
+               .a_col = ta ? m : 1,
+               .a_batch = m * k,
+               .panels = step->work,
+               .panels_batch = dense_packed_count(dev, k, n)};
     dense_run(dev, &d);
 }
 const Kernel cpu_kernel_bmm = {.prepare = bmm_prepare, .run = bmm_run};

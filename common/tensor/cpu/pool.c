@@ -19,7 +19,7 @@
 #include "common/base/err.h"
 
 enum {
-    POOL_SPINS = 2000,       // pauses before sleeping; 10x more loses under foreign load
+    POOL_SPINS = 2000, // pauses before sleeping; 10x more loses under foreign load
     POOL_THREADS_MAX = 1024,
     MXCSR_FTZ_DAZ = 0x8040,
 };
@@ -38,8 +38,9 @@ struct Pool {
     // written by all
     _Alignas(128) _Atomic uint64_t ticket; // job number << 32 | next chunk
     _Alignas(128) _Atomic uint32_t done;   // finished chunks; futex of the caller
-    _Alignas(128) _Atomic uint32_t job;    // written by the caller after the ticket; futex of the workers
-    _Atomic uint32_t asleep;               // workers in or near futex wait
+    _Alignas(
+        128) _Atomic uint32_t job; // written by the caller after the ticket; futex of the workers
+    _Atomic uint32_t asleep;       // workers in or near futex wait
     _Atomic bool caller_asleep;
     _Atomic bool stop;
     int threads;
@@ -64,11 +65,12 @@ static void work(Pool *p, uint32_t job, int worker) {
         int64_t chunk_cnt = atomic_load_explicit(&p->chunk_cnt, memory_order_acquire);
         int64_t chunk = (uint32_t)ticket;
         if (chunk >= chunk_cnt) return;
-        if (!atomic_compare_exchange_weak_explicit(&p->ticket, &ticket, ticket + 1, memory_order_acq_rel,
-                                                   memory_order_relaxed))
+        if (!atomic_compare_exchange_weak_explicit(&p->ticket, &ticket, ticket + 1,
+                                                   memory_order_acq_rel, memory_order_relaxed))
             continue;
         fn(ctx, chunk, worker);
-        if ((int64_t)atomic_fetch_add(&p->done, 1) + 1 == chunk_cnt && atomic_load(&p->caller_asleep))
+        if ((int64_t)atomic_fetch_add(&p->done, 1) + 1 == chunk_cnt &&
+            atomic_load(&p->caller_asleep))
             futex_wake(&p->done);
     }
 }

@@ -19,7 +19,8 @@ typedef struct Winograd {
 // Floats of transformed weights for c -> o channels: four times the weights themselves.
 int64_t winograd_weight_count(const CpuDevice *dev, int64_t c, int64_t o);
 // Transforms w (O, I, 3, 3): for y = conv(x), c = I and o = O, or (trans) for the data gradient, c = O, o = I.
-void winograd_pack(CpuDevice *dev, float *dst, const void *w, DType dtype, int64_t w_o, int64_t w_i, bool trans);
+void winograd_pack(CpuDevice *dev, float *dst, const void *w, DType dtype, int64_t w_o, int64_t w_i,
+                   bool trans);
 
 int64_t winograd_work_count(const CpuDevice *dev, const Winograd *job);
 void winograd_run(CpuDevice *dev, const Winograd *job);

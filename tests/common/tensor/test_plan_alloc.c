@@ -51,10 +51,12 @@ static Tensor *weight(Graph *g, Shape s) { return graph_weight(g, "w", DTYPE_F32
 
 // Every dense op and convolution, forward and back, with a computed weight too.
 static Tensor *dense_ops(Graph *g) {
-    const ConvSpec same = {.lo = {0, 1, 1}, .hi = {0, 1, 1}}, time = {.lo = {1, 0, 0}, .hi = {1, 0, 0}};
+    const ConvSpec same = {.lo = {0, 1, 1}, .hi = {0, 1, 1}},
+                   time = {.lo = {1, 0, 0}, .hi = {1, 0, 0}};
     const ConvSpec down = {.stride = {1, 2, 2}, .lo = {0, 1, 1}, .hi = {0, 1, 1}};
     Tensor *x = graph_input(g, "x", DTYPE_F32, SHAPE(1, 4, 8, 8, 32));
-    Tensor *a = graph_input(g, "a", DTYPE_F32, SHAPE(4, 32)), *b = graph_input(g, "b", DTYPE_F32, SHAPE(32, 4));
+    Tensor *a = graph_input(g, "a", DTYPE_F32, SHAPE(4, 32)),
+           *b = graph_input(g, "b", DTYPE_F32, SHAPE(32, 4));
     Tensor *y = op_conv(g, x, weight(g, SHAPE(32, 32, 1, 3, 3)), weight(g, SHAPE(1, 32)), x, same);
     y = op_conv(g, y, weight(g, SHAPE(32, 32, 3, 1, 1)), NULL, NULL, time);
     y = op_conv(g, y, weight(g, SHAPE(32, 32, 1, 1, 1)), NULL, NULL, (ConvSpec){{0}});
@@ -67,7 +69,8 @@ static Tensor *dense_ops(Graph *g) {
 
 // A transformer block with norms and attention over pixels and over frames, and its gradient.
 static Tensor *block_and_gradient(Graph *g) {
-    Tensor *x = graph_input(g, "x", DTYPE_F32, SHAPE(1, 4, 16, 32)), *dy = graph_input(g, "dy", DTYPE_F32, x->shape);
+    Tensor *x = graph_input(g, "x", DTYPE_F32, SHAPE(1, 4, 16, 32)),
+           *dy = graph_input(g, "dy", DTYPE_F32, x->shape);
     Tensor *w = weight(g, SHAPE(32, 32)), *gamma = weight(g, SHAPE(32)), *y = x;
     for (int axis = 1; axis <= 2; axis++) {
         Tensor *h = op_groupnorm(g, y, gamma, gamma, 8, 1e-5, true);
@@ -82,7 +85,8 @@ static Tensor *block_and_gradient(Graph *g) {
 }
 
 static void check_no_allocation(const char *name, Tensor *(*build)(Graph *g), bool pack) {
-    for (size_t i = 0; i < sizeof constants / sizeof *constants; i++) constants[i] = (float)(i * 7919 % 101) / 1000;
+    for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
+        constants[i] = (float)(i * 7919 % 101) / 1000;
     Graph *g = graph_new();
     Tensor *y = build(g);
     Backend *be = NULL;
@@ -91,7 +95,8 @@ static void check_no_allocation(const char *name, Tensor *(*build)(Graph *g), bo
     CHECK_OK(graph_check(g));
     CHECK_OK(backend_open(&be, name, (BackendOptions){.threads = 2, .pack_weights = pack}));
     for (int i = 0; i < g->node_cnt; i++)
-        if (g->node[i]->op > OP_VIEW && !be->kernel[g->node[i]->op].run) SKIP("a kernel is missing");
+        if (g->node[i]->op > OP_VIEW && !be->kernel[g->node[i]->op].run)
+            SKIP("a kernel is missing");
     CHECK_OK(plan_new(&plan, g, be, (PlanOptions){0}));
     allocations = 0;
     counting = true;

@@ -7,7 +7,9 @@
 #include "common/tensor/cpu/simd/simd.h"
 
 enum {
-    MR = VLEN == 16 ? 14 : 6, // rows of a tile: MR*NV accumulators, NV of b and one of a fill the registers
+    MR = VLEN == 16
+             ? 14
+             : 6, // rows of a tile: MR*NV accumulators, NV of b and one of a fill the registers
     NV = 2,
     NR = NV * VLEN,
     GEMM_KC = VLEN == 16 ? 256 : 384,
@@ -19,7 +21,7 @@ typedef struct Epilogue {
     const float *bias;     // NR columns from here, or NULL
     const float *residual; // of the tile, or NULL
     int64_t ldy, ldr;
-    int cols;              // columns that exist, 1..NR
+    int cols; // columns that exist, 1..NR
     bool accumulate;
 } Epilogue;
 
@@ -39,8 +41,8 @@ SIMD_INLINE void row_store(const Epilogue *e, int row, const vf *acc, int vector
 }
 
 // rows and vectors are constants where this is inlined, and so is one of the strides (1).
-SIMD_INLINE void tile(int rows, int vectors, const float *a, int64_t as, int64_t aks, const float *b, int64_t k,
-                      const Epilogue *e) {
+SIMD_INLINE void tile(int rows, int vectors, const float *a, int64_t as, int64_t aks,
+                      const float *b, int64_t k, const Epilogue *e) {
     vf acc[2 * MR][NV];
 #pragma GCC unroll 28
     for (int r = 0; r < rows; r++)
@@ -68,18 +70,22 @@ SIMD_INLINE void tile(int rows, int vectors, const float *a, int64_t as, int64_t
 }
 
 // One function per panel width and per way to walk a (rows or columns next to each other).
-#define TILE(rows) case rows: tile(rows, vectors, a, as, aks, b, k, e); break;
+#define TILE(rows)                                \
+    case rows:                                    \
+        tile(rows, vectors, a, as, aks, b, k, e); \
+        break;
 #define TILES_6 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 #if defined __AVX512F__
 #define TILES TILES_6 TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
 #else
 #define TILES TILES_6
 #endif
-#define TILE_FUNCTION(name, vectors_, cases, as_, aks_)                            \
-    static void name(int rows, const float *a, int64_t lda, const float *b, int64_t k, const Epilogue *e) { \
-        enum { vectors = vectors_ };                                               \
-        const int64_t as = as_, aks = aks_;                                        \
-        switch (rows) { cases }                                                    \
+#define TILE_FUNCTION(name, vectors_, cases, as_, aks_)                                \
+    static void name(int rows, const float *a, int64_t lda, const float *b, int64_t k, \
+                     const Epilogue *e) {                                              \
+        enum { vectors = vectors_ };                                                   \
+        const int64_t as = as_, aks = aks_;                                            \
+        switch (rows) { cases }                                                        \
     }
 TILE_FUNCTION(tile_rows, NV, TILES, lda, 1)
 TILE_FUNCTION(tile_rows_narrow, 1, TILES TILE(2 * MR), lda, 1)
@@ -87,11 +93,13 @@ TILE_FUNCTION(tile_cols, NV, TILES, 1, lda)
 TILE_FUNCTION(tile_cols_narrow, 1, TILES TILE(2 * MR), 1, lda)
 
 // One panel: columns [0, cols) of b.
-static void pack_panel(float *panel, const void *b, DType dtype, int64_t ks, int64_t ns, int64_t k, int cols) {
+static void pack_panel(float *panel, const void *b, DType dtype, int64_t ks, int64_t ns, int64_t k,
+                       int cols) {
     size_t size = dtype_bytes(dtype);
     if (cols < NR) memset(panel, 0, (size_t)(k * NR) * sizeof *panel);
     if (ns == 1) {
-        for (int64_t i = 0; i < k; i++) SIMD(widen)(panel + i * NR, (const char *)b + (size_t)(i * ks) * size, dtype, cols);
+        for (int64_t i = 0; i < k; i++)
+            SIMD(widen)(panel + i * NR, (const char *)b + (size_t)(i * ks) * size, dtype, cols);
         return;
     }
     enum { BLOCK = 128 };
@@ -102,28 +110,35 @@ static void pack_panel(float *panel, const void *b, DType dtype, int64_t ks, int
             if (ks == 1)
                 SIMD(widen)(column, (const char *)b + (size_t)(c * ns + i) * size, dtype, len);
             else
-                for (int64_t j = 0; j < len; j++) column[j] = vf_scalar(b, dtype, (i + j) * ks + c * ns);
+                for (int64_t j = 0; j < len; j++)
+                    column[j] = vf_scalar(b, dtype, (i + j) * ks + c * ns);
             for (int64_t j = 0; j < len; j++) panel[(i + j) * NR + c] = column[j];
         }
     }
 }
 
-void SIMD(gemm_pack)(float *panels, const void *b, DType dtype, int64_t ks, int64_t ns, int64_t k, int64_t n) {
+void SIMD(gemm_pack)(float *panels, const void *b, DType dtype, int64_t ks, int64_t ns, int64_t k,
+                     int64_t n) {
     size_t size = dtype_bytes(dtype);
     for (int64_t n0 = 0; n0 < n; n0 += NR, panels += k * NR)
-        pack_panel(panels, (const char *)b + (size_t)(n0 * ns) * size, dtype, ks, ns, k, n - n0 < NR ? (int)(n - n0) : NR);
+        pack_panel(panels, (const char *)b + (size_t)(n0 * ns) * size, dtype, ks, ns, k,
+                   n - n0 < NR ? (int)(n - n0) : NR);
 }
 
 void SIMD(gemm)(float *y, int64_t ldy, const float *a, int64_t as, int64_t aks, const float *panels,
-                int64_t panel_stride, int64_t m, int64_t n, int64_t k, const float *bias, const float *residual,
-                int64_t ldr, bool accumulate) {
-    int64_t slices = (k + GEMM_KC - 1) / GEMM_KC, slice = slices > 1 ? (k + slices - 1) / slices : k;
+                int64_t panel_stride, int64_t m, int64_t n, int64_t k, const float *bias,
+                const float *residual, int64_t ldr, bool accumulate) {
+    int64_t slices = (k + GEMM_KC - 1) / GEMM_KC,
+            slice = slices > 1 ? (k + slices - 1) / slices : k;
     for (int64_t k0 = 0; k0 < k; k0 += slice) {
         int64_t kc = k - k0 < slice ? k - k0 : slice;
         for (int64_t n0 = 0; n0 < n; n0 += NR) {
             const float *b = panels + n0 / NR * panel_stride + k0 * NR;
-            Epilogue e = {.ldy = ldy, .ldr = ldr, .accumulate = accumulate || k0,
-                          .cols = n - n0 < NR ? (int)(n - n0) : NR, .bias = bias && !k0 ? bias + n0 : NULL};
+            Epilogue e = {.ldy = ldy,
+                          .ldr = ldr,
+                          .accumulate = accumulate || k0,
+                          .cols = n - n0 < NR ? (int)(n - n0) : NR,
+                          .bias = bias && !k0 ? bias + n0 : NULL};
             bool narrow = e.cols <= VLEN;
             for (int64_t i = 0, rows; i < m; i += rows) {
                 rows = narrow && m - i >= 2 * MR ? 2 * MR : m - i < MR ? m - i : MR;

@@ -1,12 +1,12 @@
 // math: the elementary functions of simd.h over arrays.
 #include "common/tensor/cpu/simd/simd.h"
 
-#define MAP(name, function)                                                        \
-    void SIMD(name)(float *y, const float *x, int64_t n) {                         \
-        for (int64_t i = 0; i < n; i += VLEN) {                                    \
-            int m = vf_left(n - i);                                                \
-            vf_store_n(y + i, function(vf_load_n(x + i, m)), m);                   \
-        }                                                                          \
+#define MAP(name, function)                                      \
+    void SIMD(name)(float *y, const float *x, int64_t n) {       \
+        for (int64_t i = 0; i < n; i += VLEN) {                  \
+            int m = vf_left(n - i);                              \
+            vf_store_n(y + i, function(vf_load_n(x + i, m)), m); \
+        }                                                        \
     }
 MAP(map_exp, vf_exp)
 MAP(map_log, vf_log)

@@ -49,7 +49,9 @@ typedef int32_t vi_unaligned __attribute__((vector_size(VLEN * 4), aligned(4), m
 
 #define SIMD_INLINE static inline __attribute__((always_inline, unused))
 
-SIMD_INLINE vf vf_set(float a) { return a - (vf){0}; } // a in every lane; a - 0 is a for every a, so it costs nothing
+SIMD_INLINE vf vf_set(float a) {
+    return a - (vf){0};
+} // a in every lane; a - 0 is a for every a, so it costs nothing
 SIMD_INLINE vf vf_load(const float *p) { return *(const vf_unaligned *)p; }
 SIMD_INLINE void vf_store(float *p, vf v) { *(vf_unaligned *)p = v; }
 SIMD_INLINE int vf_left(int64_t n) { return n < VLEN ? (int)n : VLEN; }
@@ -122,7 +124,9 @@ SIMD_INLINE vf vf_sqrt(vf x) {
 #endif
 }
 SIMD_INLINE vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
-SIMD_INLINE vf vf_copysign(vf x, vf sign) { return (vf)(((vi)x & 0x7fffffff) | ((vi)sign & (vi)(~(vi){0} << 31))); }
+SIMD_INLINE vf vf_copysign(vf x, vf sign) {
+    return (vf)(((vi)x & 0x7fffffff) | ((vi)sign & (vi)(~(vi){0} << 31)));
+}
 
 // Over the lanes, as a balanced tree: the order is fixed for an instruction set.
 SIMD_INLINE float vf_sum(vf v) {

@@ -1,7 +1,9 @@
 // temporal: transforms of the 1-D F(2, 3) over frames: 4 products give 2 frames of a kernel of 3 (6 otherwise).
 #include "common/tensor/cpu/simd/simd.h"
 
-SIMD_INLINE vf frame(const float *x, int64_t i, int lanes) { return x ? vf_load_n(x + i, lanes) : (vf){0}; }
+SIMD_INLINE vf frame(const float *x, int64_t i, int lanes) {
+    return x ? vf_load_n(x + i, lanes) : (vf){0};
+}
 
 void SIMD(temporal_in)(float *v, int64_t plane, const float *const x[4], int64_t n) {
     for (int64_t i = 0; i < n; i += VLEN) {
@@ -15,8 +17,8 @@ void SIMD(temporal_in)(float *v, int64_t plane, const float *const x[4], int64_t
     }
 }
 
-void SIMD(temporal_out)(float *y0, float *y1, const float *m, int64_t plane, int64_t rows, int64_t o,
-                        const float *bias, const float *r0, const float *r1) {
+void SIMD(temporal_out)(float *y0, float *y1, const float *m, int64_t plane, int64_t rows,
+                        int64_t o, const float *bias, const float *r0, const float *r1) {
     for (int64_t row = 0; row < rows; row++)
         for (int64_t c = 0; c < o; c += VLEN) {
             int lanes = vf_left(o - c);
@@ -24,6 +26,9 @@ void SIMD(temporal_out)(float *y0, float *y1, const float *m, int64_t plane, int
             vf m1 = vf_load_n(m + plane + i, lanes), m2 = vf_load_n(m + 2 * plane + i, lanes);
             vf b = frame(bias, c, lanes);
             vf_store_n(y0 + i, vf_load_n(m + i, lanes) + m1 + m2 + b + frame(r0, i, lanes), lanes);
-            if (y1) vf_store_n(y1 + i, m1 - m2 - vf_load_n(m + 3 * plane + i, lanes) + b + frame(r1, i, lanes), lanes);
+            if (y1)
+                vf_store_n(y1 + i,
+                           m1 - m2 - vf_load_n(m + 3 * plane + i, lanes) + b + frame(r1, i, lanes),
+                           lanes);
         }
 }

@@ -31,7 +31,8 @@ SIMD_INLINE void out_1d(const vf m[6], vf out[4]) {
 }
 
 // One vector of channels of one tile: row[i] + col[j] is pixel (i, j), or zeros. lanes is a constant or a tail.
-SIMD_INLINE void tile_in(float *v, int64_t v_plane, const float *const pixel[36], int64_t c, int lanes) {
+SIMD_INLINE void tile_in(float *v, int64_t v_plane, const float *const pixel[36], int64_t c,
+                         int lanes) {
     vf half[6][6];
 #pragma GCC unroll 6
     for (int j = 0; j < 6; j++) {
@@ -51,8 +52,8 @@ SIMD_INLINE void tile_in(float *v, int64_t v_plane, const float *const pixel[36]
     }
 }
 
-void SIMD(winograd_in)(float *v, int64_t v_plane, const float *x, int64_t h, int64_t w, int64_t c, int64_t tile,
-                       int64_t cnt, const float *zeros) {
+void SIMD(winograd_in)(float *v, int64_t v_plane, const float *x, int64_t h, int64_t w, int64_t c,
+                       int64_t tile, int64_t cnt, const float *zeros) {
     int64_t th = (h + 3) / 4, tw = (w + 3) / 4;
     for (int64_t t = tile; t < tile + cnt; t++, v += c) {
         int64_t top = t / tw % th * 4 - 1, left = t % tw * 4 - 1;
@@ -104,15 +105,20 @@ SIMD_INLINE void tile_out(const TileOut *t, const float *m, int64_t m_plane, int
     }
 }
 
-void SIMD(winograd_out)(float *y, const float *m, int64_t m_plane, int64_t h, int64_t w, int64_t o, int64_t tile,
-                        int64_t cnt, const float *bias, int64_t bias_images, const float *residual) {
+void SIMD(winograd_out)(float *y, const float *m, int64_t m_plane, int64_t h, int64_t w, int64_t o,
+                        int64_t tile, int64_t cnt, const float *bias, int64_t bias_images,
+                        const float *residual) {
     int64_t th = (h + 3) / 4, tw = (w + 3) / 4;
     for (int64_t t = tile; t < tile + cnt; t++, m += o) {
         int64_t top = t / tw % th * 4, left = t % tw * 4, image = t / (tw * th);
         int64_t at = ((image * h + top) * w + left) * o;
-        TileOut out = {.y = y + at, .residual = residual ? residual + at : NULL, .row = w * o, .col = o,
+        TileOut out = {.y = y + at,
+                       .residual = residual ? residual + at : NULL,
+                       .row = w * o,
+                       .col = o,
                        .bias = bias ? bias + image / bias_images * o : NULL,
-                       .rows = h - top < 4 ? (int)(h - top) : 4, .cols = w - left < 4 ? (int)(w - left) : 4};
+                       .rows = h - top < 4 ? (int)(h - top) : 4,
+                       .cols = w - left < 4 ? (int)(w - left) : 4};
         int64_t k = 0;
         for (; k + VLEN <= o; k += VLEN) tile_out(&out, m, m_plane, k, VLEN);
         if (k < o) tile_out(&out, m, m_plane, k, (int)(o - k));

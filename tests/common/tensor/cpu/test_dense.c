@@ -58,7 +58,8 @@ static void check(Tensor *y, double *want, const char *what, double tolerance) {
     for (int64_t i = 0; i < shape_count(y->shape); i++)
         error += (got[i] - want[i]) * (got[i] - want[i]), norm += want[i] * want[i];
     error = sqrt(error / norm);
-    CHECK_MSG(error <= tolerance, "%s: relative error %.2e, want at most %.1e", what, error, tolerance);
+    CHECK_MSG(error <= tolerance, "%s: relative error %.2e, want at most %.1e", what, error,
+              tolerance);
     for (size_t i = 0; i < (size_t)shape_count(y->shape) * sizeof *got; i++)
         output_hash = (output_hash ^ ((const unsigned char *)got)[i]) * 0x100000001b3u;
     plan_free(plan);
@@ -78,8 +79,8 @@ typedef struct LinearCase {
 
 static void linear_case(LinearCase c) {
     char what[128];
-    snprintf(what, sizeof what, "linear m %d n %d k %d r %d%s%s %s", (int)c.m, (int)c.n, (int)c.k, (int)c.r,
-             c.trans ? " trans" : "", c.strided ? " strided" : "", dtype_name(c.dtype));
+    snprintf(what, sizeof what, "linear m %d n %d k %d r %d%s%s %s", (int)c.m, (int)c.n, (int)c.k,
+             (int)c.r, c.trans ? " trans" : "", c.strided ? " strided" : "", dtype_name(c.dtype));
     begin();
     int64_t ci = c.trans ? c.n : c.k, co = c.trans ? c.k : c.n;
     Tensor *wide = in(SHAPE(c.m, ci + (c.strided ? 5 : 0)));
@@ -92,9 +93,12 @@ static void linear_case(LinearCase c) {
     Tensor *bias = c.bias ? in(SHAPE(co)) : NULL, *res = c.residual ? in(SHAPE(c.m, co)) : NULL;
     Tensor *a = c.r ? in(SHAPE(c.r, c.k)) : NULL, *b = c.r ? in(SHAPE(c.n, c.r)) : NULL, *y;
     double scale = 0.75;
-    if (c.r) y = (c.trans ? op_lora_linear_t : op_lora_linear)(g, x, wt, a, b, scale, bias, res);
-    else y = (c.trans ? op_linear_t : op_linear)(g, x, wt, bias, res);
-    double *want = calloc((size_t)(c.m * co), sizeof *want), *full = calloc((size_t)(c.n * c.k), sizeof *full);
+    if (c.r)
+        y = (c.trans ? op_lora_linear_t : op_lora_linear)(g, x, wt, a, b, scale, bias, res);
+    else
+        y = (c.trans ? op_linear_t : op_linear)(g, x, wt, bias, res);
+    double *want = calloc((size_t)(c.m * co), sizeof *want),
+           *full = calloc((size_t)(c.n * c.k), sizeof *full);
     for (int64_t i = 0; i < c.n; i++)
         for (int64_t j = 0; j < c.k; j++) {
             full[i * c.k + j] = w[i * c.k + j];
@@ -128,7 +132,8 @@ static void linear_cases(void) {
         {13, 21, 35, .r = 1, .dtype = DTYPE_BF16, .strided = true},
         {13, 21, 35, .r = 3, .trans = true, .dtype = DTYPE_F16},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases && !test_failed(); i++) linear_case(cases[i]);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases && !test_failed(); i++)
+        linear_case(cases[i]);
 }
 TEST(linear_packed_once) { linear_cases(); }
 TEST(linear_packed_each_run) {
@@ -143,7 +148,8 @@ TEST(linear_with_a_computed_weight) {
     double *want = calloc(9 * 12, sizeof *want);
     for (int i = 0; i < 9; i++)
         for (int j = 0; j < 12; j++)
-            for (int k = 0; k < 20; k++) want[i * 12 + j] += (double)data_of(x)[i * 20 + k] * data_of(w)[j * 20 + k];
+            for (int k = 0; k < 20; k++)
+                want[i * 12 + j] += (double)data_of(x)[i * 20 + k] * data_of(w)[j * 20 + k];
     check(op_linear(g, x, w, NULL, NULL), want, "computed weight", 1e-6);
 }
 
@@ -153,7 +159,8 @@ static void linear_dw_case(int64_t m, int64_t n, int64_t k) {
     double *want = calloc((size_t)(n * k), sizeof *want);
     for (int64_t i = 0; i < m; i++)
         for (int64_t a = 0; a < n; a++)
-            for (int64_t b = 0; b < k; b++) want[a * k + b] += (double)data_of(dy)[i * n + a] * data_of(x)[i * k + b];
+            for (int64_t b = 0; b < k; b++)
+                want[a * k + b] += (double)data_of(dy)[i * n + a] * data_of(x)[i * k + b];
     check(op_linear_dw(g, dy, x), want, "linear_dw", 1e-6);
 }
 TEST(linear_dw) {
@@ -167,14 +174,16 @@ TEST(bmm_in_every_transposition) {
         bool ta = mode & 1, tb = mode & 2;
         enum { B = 3, M = 13, N = 21, K = 10 };
         begin();
-        Tensor *a = in(ta ? SHAPE(B, K, M) : SHAPE(B, M, K)), *b = in(tb ? SHAPE(B, N, K) : SHAPE(B, K, N));
+        Tensor *a = in(ta ? SHAPE(B, K, M) : SHAPE(B, M, K)),
+               *b = in(tb ? SHAPE(B, N, K) : SHAPE(B, K, N));
         double *want = calloc(B * M * N, sizeof *want);
         for (int q = 0; q < B; q++)
             for (int i = 0; i < M; i++)
                 for (int j = 0; j < N; j++)
                     for (int k = 0; k < K; k++)
-                        want[(q * M + i) * N + j] += (double)data_of(a)[q * M * K + (ta ? k * M + i : i * K + k)] *
-                                                     data_of(b)[q * K * N + (tb ? j * K + k : k * N + j)];
+                        want[(q * M + i) * N + j] +=
+                            (double)data_of(a)[q * M * K + (ta ? k * M + i : i * K + k)] *
+                            data_of(b)[q * K * N + (tb ? j * K + k : k * N + j)];
         check(op_bmm(g, a, b, ta, tb), want, "bmm", 1e-6);
     }
 }
@@ -195,7 +204,8 @@ static int64_t out_size(const ConvCase *c, int i) {
 }
 
 // Calls visit for every pair of an output position and an input position that a tap joins, with flat indices.
-static void each_pair(const ConvCase *c, void (*visit)(void *ctx, int64_t out, int64_t in, int64_t tap), void *ctx) {
+static void each_pair(const ConvCase *c,
+                      void (*visit)(void *ctx, int64_t out, int64_t in, int64_t tap), void *ctx) {
     int64_t o[3], k[3], i[3];
     for (int64_t n = 0; n < c->n; n++)
         for (o[0] = 0; o[0] < out_size(c, 0); o[0]++)
@@ -211,7 +221,10 @@ static void each_pair(const ConvCase *c, void (*visit)(void *ctx, int64_t out, i
                                     inside = inside && i[d] >= 0 && i[d] < c->in[d];
                                 }
                                 if (!inside) continue;
-                                visit(ctx, ((n * out_size(c, 0) + o[0]) * out_size(c, 1) + o[1]) * out_size(c, 2) + o[2],
+                                visit(ctx,
+                                      ((n * out_size(c, 0) + o[0]) * out_size(c, 1) + o[1]) *
+                                              out_size(c, 2) +
+                                          o[2],
                                       ((n * c->in[0] + i[0]) * c->in[1] + i[1]) * c->in[2] + i[2],
                                       (k[0] * c->kernel[1] + k[1]) * c->kernel[2] + k[2]);
                             }
@@ -238,11 +251,14 @@ static void visit(void *ctx, int64_t out, int64_t in_at, int64_t tap) {
 enum { FORWARD, DATA, WEIGHT };
 static void conv_case(const ConvCase *c, int pass, double tolerance) {
     char what[160];
-    snprintf(what, sizeof what, "conv pass %d: %dx(%d,%d,%d) %d->%d kernel (%d,%d,%d)", pass, (int)c->n, (int)c->in[0],
-             (int)c->in[1], (int)c->in[2], (int)c->c, (int)c->o, (int)c->kernel[0], (int)c->kernel[1], (int)c->kernel[2]);
+    snprintf(what, sizeof what, "conv pass %d: %dx(%d,%d,%d) %d->%d kernel (%d,%d,%d)", pass,
+             (int)c->n, (int)c->in[0], (int)c->in[1], (int)c->in[2], (int)c->c, (int)c->o,
+             (int)c->kernel[0], (int)c->kernel[1], (int)c->kernel[2]);
     begin();
-    int64_t out[3] = {out_size(c, 0), out_size(c, 1), out_size(c, 2)}, taps = c->kernel[0] * c->kernel[1] * c->kernel[2];
-    Shape xs = SHAPE(c->n, c->in[0], c->in[1], c->in[2], c->c), ys = SHAPE(c->n, out[0], out[1], out[2], c->o);
+    int64_t out[3] = {out_size(c, 0), out_size(c, 1), out_size(c, 2)},
+            taps = c->kernel[0] * c->kernel[1] * c->kernel[2];
+    Shape xs = SHAPE(c->n, c->in[0], c->in[1], c->in[2], c->c),
+          ys = SHAPE(c->n, out[0], out[1], out[2], c->o);
     Shape ws = SHAPE(c->o, c->c, c->kernel[0], c->kernel[1], c->kernel[2]);
     Tensor *x = pass != DATA ? in(xs) : NULL, *dy = pass != FORWARD ? in(ys) : NULL, *y;
     size_t w_cnt = (size_t)shape_count(ws);
@@ -251,7 +267,8 @@ static void conv_case(const ConvCase *c, int pass, double tolerance) {
     dtype_convert(stored, c->dtype, w, DTYPE_F32, w_cnt);
     dtype_convert(w, DTYPE_F32, stored, c->dtype, w_cnt);
     Tensor *wt = graph_weight(g, "w", c->dtype, ws, stored);
-    Tensor *bias = pass == FORWARD && c->bias ? in(c->bias == 1 ? SHAPE(c->o) : SHAPE(c->n, c->o)) : NULL;
+    Tensor *bias =
+        pass == FORWARD && c->bias ? in(c->bias == 1 ? SHAPE(c->o) : SHAPE(c->n, c->o)) : NULL;
     Tensor *res = pass == FORWARD && c->residual ? in(ys) : NULL;
     Shape rs = pass == FORWARD ? ys : pass == DATA ? xs : ws;
     double *want = calloc((size_t)shape_count(rs), sizeof *want);
@@ -263,33 +280,48 @@ static void conv_case(const ConvCase *c, int pass, double tolerance) {
         if (bias) want[i] += data_of(bias)[i % c->o + (c->bias == 2 ? i / per * c->o : 0)];
         if (res) want[i] += data_of(res)[i];
     }
-    if (pass == FORWARD) y = op_conv(g, x, wt, bias, res, c->spec);
-    else if (pass == DATA) y = op_conv_dx(g, dy, wt, c->spec, c->in);
-    else y = op_conv_dw(g, dy, x, c->spec, c->kernel);
+    if (pass == FORWARD)
+        y = op_conv(g, x, wt, bias, res, c->spec);
+    else if (pass == DATA)
+        y = op_conv_dx(g, dy, wt, c->spec, c->in);
+    else
+        y = op_conv_dw(g, dy, x, c->spec, c->kernel);
     check(y, want, what, tolerance);
     free(w), free(stored);
 }
 
-#define SAME_2D {.lo = {0, 1, 1}, .hi = {0, 1, 1}}
-#define SAME_T {.lo = {1, 0, 0}, .hi = {1, 0, 0}}
+#define SAME_2D                            \
+    {                                      \
+        .lo = {0, 1, 1}, .hi = { 0, 1, 1 } \
+    }
+#define SAME_T                             \
+    {                                      \
+        .lo = {1, 0, 0}, .hi = { 1, 0, 0 } \
+    }
 static const ConvCase conv_cases[] = {
-    {1, {1, 8, 8}, 16, 16, {1, 3, 3}, SAME_2D},                                           // winograd
-    {2, {3, 7, 10}, 20, 36, {1, 3, 3}, SAME_2D, 2, true},                                 // tails everywhere
+    {1, {1, 8, 8}, 16, 16, {1, 3, 3}, SAME_2D},           // winograd
+    {2, {3, 7, 10}, 20, 36, {1, 3, 3}, SAME_2D, 2, true}, // tails everywhere
     {1, {2, 33, 5}, 64, 17, {1, 3, 3}, SAME_2D, 1, false, DTYPE_F16},
-    {1, {14, 32, 32}, 16, 24, {1, 3, 3}, SAME_2D, 1, true},                               // many blocks
-    {2, {2, 3, 2}, 18, 300, {1, 3, 3}, SAME_2D, 1},                                       // one tile per frame
-    {1, {1, 9, 9}, 4, 40, {1, 3, 3}, SAME_2D, 1},                                         // few channels: direct
+    {1, {14, 32, 32}, 16, 24, {1, 3, 3}, SAME_2D, 1, true}, // many blocks
+    {2, {2, 3, 2}, 18, 300, {1, 3, 3}, SAME_2D, 1},         // one tile per frame
+    {1, {1, 9, 9}, 4, 40, {1, 3, 3}, SAME_2D, 1},           // few channels: direct
     {1, {2, 9, 6}, 40, 3, {1, 3, 3}, SAME_2D, 1, true, DTYPE_BF16},
-    {2, {2, 5, 6}, 24, 40, {1, 1, 1}, {{0}}, 2, true},                                    // dense
-    {2, {5, 6, 7}, 32, 20, {3, 1, 1}, SAME_T, 2, true},                                   // temporal, odd frames
+    {2, {2, 5, 6}, 24, 40, {1, 1, 1}, {{0}}, 2, true},  // dense
+    {2, {5, 6, 7}, 32, 20, {3, 1, 1}, SAME_T, 2, true}, // temporal, odd frames
     {1, {4, 20, 20}, 36, 48, {3, 1, 1}, SAME_T, 1, false, DTYPE_F16},
-    {1, {1, 6, 6}, 16, 16, {3, 1, 1}, SAME_T, 1},                                         // one frame
-    {2, {2, 8, 8}, 24, 20, {1, 3, 3}, {{1, 2, 2}, {0, 1, 1}, {0, 1, 1}}, 2, true},        // downsample
-    {1, {1, 9, 7}, 12, 20, {1, 3, 3}, {{1, 2, 2}, {0, 0, 0}, {0, 1, 1}}, 1},              // VAE: zeros behind only
-    {1, {5, 6, 5}, 10, 12, {3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}}, 1, true},        // 3-D
-    {1, {6, 9, 8}, 5, 9, {2, 4, 3}, {{2, 3, 1}, {1, 0, 2}, {0, 2, 1}}, 1},                // anything
-    {1, {4, 16, 16}, 3, 24, {2, 8, 8}, {{2, 8, 8}, {0}, {0}}, 1},                         // patches
-    {1, {1, 5, 5}, 6, 8, {1, 1, 1}, {{1, 3, 3}, {0}, {0}}, 1},                            // untouched inputs
+    {1, {1, 6, 6}, 16, 16, {3, 1, 1}, SAME_T, 1},                                  // one frame
+    {2, {2, 8, 8}, 24, 20, {1, 3, 3}, {{1, 2, 2}, {0, 1, 1}, {0, 1, 1}}, 2, true}, // downsample
+    {1,
+     {1, 9, 7},
+     12,
+     20,
+     {1, 3, 3},
+     {{1, 2, 2}, {0, 0, 0}, {0, 1, 1}},
+     1}, // VAE: zeros behind only
+    {1, {5, 6, 5}, 10, 12, {3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}}, 1, true}, // 3-D
+    {1, {6, 9, 8}, 5, 9, {2, 4, 3}, {{2, 3, 1}, {1, 0, 2}, {0, 2, 1}}, 1},         // anything
+    {1, {4, 16, 16}, 3, 24, {2, 8, 8}, {{2, 8, 8}, {0}, {0}}, 1},                  // patches
+    {1, {1, 5, 5}, 6, 8, {1, 1, 1}, {{1, 3, 3}, {0}, {0}}, 1}, // untouched inputs
 };
 static void conv_all(int pass, double tolerance) {
     for (size_t i = 0; i < sizeof conv_cases / sizeof *conv_cases && !test_failed(); i++)

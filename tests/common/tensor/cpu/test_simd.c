@@ -19,7 +19,8 @@ static void check_function(const char *isa, Case c) {
     for (int i = 0; i < N; i++) {
         double want = c.exact(x[i]), error = fabs(y[i] - want) / fmax(fabs(want), 1e-3);
         if (fabs(want) > 1e-3) error = fabs(y[i] - want) / fabs(want);
-        CHECK_MSG(error <= c.tolerance, "%s %s(%g) = %.9g, want %.9g", isa, c.name, x[i], y[i], want);
+        CHECK_MSG(error <= c.tolerance, "%s %s(%g) = %.9g, want %.9g", isa, c.name, x[i], y[i],
+                  want);
     }
 }
 
@@ -34,7 +35,8 @@ TEST(functions_are_accurate) {
                               {"sigmoid", t ? &t->map_sigmoid : 0, sigmoid, -60, 40, 3e-7},
                               {"sin", t ? &t->map_sin : 0, sin, -1000, 1000, 2e-4},
                               {"cos", t ? &t->map_cos : 0, cos, -3, 3, 1e-4}};
-        for (size_t k = 0; t && k < sizeof cases / sizeof *cases && !test_failed(); k++) check_function(isa[i], cases[k]);
+        for (size_t k = 0; t && k < sizeof cases / sizeof *cases && !test_failed(); k++)
+            check_function(isa[i], cases[k]);
     }
 }
 
