@@ -25,7 +25,7 @@ typedef struct Golden {
     char dir[256];
     Safetensors *file;
     double worst; // largest error that golden_error has seen
-    char worst_name[256];
+    char worst_name[640];
 } Golden;
 
 static inline Err golden_open(Golden *c, const char *dir) {

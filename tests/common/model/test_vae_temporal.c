@@ -63,9 +63,11 @@ static void run_case(const char *dir, const char *backend, bool recompute) {
     CHECK_OK(vae_temporal_config(&cfg, part->config));
     CHECK_OK(params_of_part(&params, part, ""));
     CHECK_OK(backend_open(&be, backend, (BackendOptions){.threads = 2, .pack_weights = true}));
-    run_call(&c, &encode_call, &cfg, params, be, recompute);
-    run_call(&c, &decode_call, &cfg, params, be, recompute);
-    run_call(&c, &decode1_call, &cfg, params, be, recompute);
+    const Call *call[] = {&encode_call, &decode_call, &decode1_call};
+    for (int i = 0; i < 3; i++) {
+        run_call(&c, call[i], &cfg, params, be, recompute);
+        if (test_failed()) return;
+    }
     CHECK_OK(params_finish(params));
     backend_close(be);
     params_close(params);
