@@ -1,13 +1,14 @@
 // bench: times our op against another way to do the same, in one process, round by round.
 //
-// The machine is never quiet, so both sides take turns and each keeps its best round. One thread each,
-// measured in CPU time of that thread: what other processes do on the core does not count.
+// The machine is never quiet, so both sides take turns and each keeps its best round. One thread
+// each, measured in CPU time of that thread: what other processes do on the core does not count.
 //
 //     double ours, theirs;
 //     bench_pair(run_plan, plan, run_library, library, &ours, &theirs);   // seconds per call
 //     bench_line("linear 320 -> 2560", ours, theirs, 0.95, "GF/s", flops / 1e9);
 //
-// A line shows both rates, theirs / ours (above 1: we are faster), what is required, and PASS or below.
+// A line shows both rates, theirs / ours (above 1: we are faster), what is required, and PASS or
+// below.
 #ifndef TESTS_BENCH_BENCH_H
 #define TESTS_BENCH_BENCH_H
 
@@ -30,7 +31,8 @@ static inline double bench_once(BenchFn *fn, void *ctx) {
     return bench_clock(CLOCK_THREAD_CPUTIME_ID) - t;
 }
 
-// Best seconds of each over at least 9 rounds and BENCH_SECONDS (1) of work. The first round only warms.
+// Best seconds of each over at least 9 rounds and BENCH_SECONDS (1) of work. The first round only
+// warms.
 static inline void bench_pair(BenchFn *ours, void *our_ctx, BenchFn *theirs, void *their_ctx,
                               double *our_s, double *their_s) {
     const char *text = getenv("BENCH_SECONDS");

@@ -1,8 +1,7 @@
 // Our ops, as a plan runs them, against the bare library call or a memory copy of the same bytes.
 //
-// Shapes are those of a UNet with 64 to 320 channels on 14 frames. `bench_ops name` runs the groups whose name
-// holds that text. Exit status 1 when a line is below what is required.
-#define _GNU_SOURCE
+// Shapes are those of a UNet with 64 to 320 channels on 14 frames. `bench_ops name` runs the groups
+// whose name holds that text. Exit status 1 when a line is below what is required.
 #include <math.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -63,7 +62,8 @@ typedef struct Row {
     int64_t d[8];
 } Row;
 
-// ours builds our op; the other side is a library call (the faster of two, where two are given), or a plan (reference), or the copy of bytes(d).
+// ours builds our op; the other side is a library call (the faster of two, where two are given), or
+// a plan (reference), or the copy of bytes(d).
 typedef struct Group {
     const char *name;
     const char *dims; // what the numbers of a row's name are
@@ -127,7 +127,8 @@ static Tensor *linear(Graph *g, const int64_t *d) {
     return op_linear(g, input(g, SHAPE(d[0], d[2])), weight(g, SHAPE(d[1], d[2])),
                      weight(g, SHAPE(d[1])), NULL);
 }
-// The gradient of (m, k) -> n: from n columns back to k, so that d is the shape of the product again.
+// The gradient of (m, k) -> n: from n columns back to k, so that d is the shape of the product
+// again.
 static Tensor *linear_dx(Graph *g, const int64_t *d) {
     return op_linear_t(g, input(g, SHAPE(d[0], d[2])), weight(g, SHAPE(d[2], d[1])), NULL, NULL);
 }
@@ -202,7 +203,8 @@ static Library *library_down_dx(const int64_t *d) {
 static Library *library_1x1(const int64_t *d) {
     return library_conv((LibraryConv){d[0], d[1], d[2], d[3], d[4], {1, 1}, 1, {0, 0}, false});
 }
-// The library over frames, in its two good forms: a 2-D convolution whose height is the frames, and a 3-D one.
+// The library over frames, in its two good forms: a 2-D convolution whose height is the frames, and
+// a 3-D one.
 static Library *library_time_3d(const int64_t *d) {
     return library_conv_time(d[0], d[1] * d[2], d[3], d[4], false);
 }
@@ -365,7 +367,8 @@ static double rate_beside_a_busy_process(int threads) {
     return r;
 }
 
-// Rates are steps per second: "theirs" is the rate to match. Meaningful on an otherwise idle machine only.
+// Rates are steps per second: "theirs" is the rate to match. Meaningful on an otherwise idle
+// machine only.
 static void processes(void) {
     double one = 0, two = 0, both = 0, busy = 0;
     for (int round = 0; round < 3; round++) {

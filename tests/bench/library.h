@@ -1,5 +1,6 @@
-// library: the bare oneDNN calls that our ops are measured against: one thread, weights packed once, memory
-// bound beforehand. API of oneDNN 2.x; with 3.x every maker returns NULL and its rows are left out.
+// library: the bare oneDNN calls that our ops are measured against.
+//
+// One thread, weights packed once, memory bound beforehand. Only the benchmark uses oneDNN.
 #ifndef TESTS_BENCH_LIBRARY_H
 #define TESTS_BENCH_LIBRARY_H
 
@@ -32,7 +33,9 @@ static void library_run(void *ctx) {
             "oneDNN: execute");
 }
 
-#if DNNL_VERSION_MAJOR == 2
+#if DNNL_VERSION_MAJOR != 2
+#error "the benchmark is written for oneDNN 2.x (Debian 12: libdnnl-dev 2.6)"
+#endif
 
 #define DNNL_DO(call) die_unless((call) == dnnl_success, "oneDNN: %s", #call)
 
@@ -173,8 +176,9 @@ static Library *library_conv_time(int64_t t, int64_t pixels, int64_t c, int64_t 
     return l;
 }
 
-// Attention on packed rows (batch, len, heads * d), strided heads: scores, softmax, product; backward keeps P and
-// adds dV, dP, softmax gradient, dQ, dK. time_axis: rows are (len, batch) instead, as over frames.
+// Attention on packed rows (batch, len, heads * d), strided heads: scores, softmax, product;
+// backward keeps P and adds dV, dP, softmax gradient, dQ, dK. time_axis: rows are (len, batch)
+// instead, as over frames.
 static void library_matmul(Library *l, const dnnl_dims_t a, const dnnl_dims_t as,
                            const dnnl_dims_t b, const dnnl_dims_t bs, const dnnl_dims_t c,
                            const dnnl_dims_t cs) {
@@ -246,5 +250,5 @@ static void library_free(Library *l) {
     }
     free(l);
 }
-#endif
+
 #endif

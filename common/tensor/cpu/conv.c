@@ -1,4 +1,4 @@
-// conv: chooses an algorithm by shape and options, packs its weight, runs it. conv, conv_dx, conv_dw.
+// conv: chooses a convolution algorithm by shape and options, packs its weight and runs it.
 #include "common/tensor/cpu/conv.h"
 
 #include <stdio.h>
@@ -105,7 +105,8 @@ static const ConvAlgorithm *choose(Backend *be, const Conv *c, bool packed) {
     return c->trans && volume(c->stride) > 1 ? &conv_direct_strided : &conv_direct;
 }
 
-// The node's shapes; for conv and conv_dx the result's, for conv_dw those of the forward convolution.
+// The node's shapes; for conv and conv_dx the result's, for conv_dw those of the forward
+// convolution.
 static Conv conv_of(const Tensor *t) {
     bool trans = t->op == OP_conv_dx;
     const Tensor *x = t->op == OP_conv_dw ? t->in[1] : t->in[0],

@@ -6,14 +6,16 @@
 //   direct     everything else forward, and data gradients of stride 1: patches gathered block by block
 //   strided    data gradients of stride > 1: one direct convolution per phase of the input grid
 //
-// Direct convolution is a gather and the product of dense.h, not oneDNN: on the shapes that need it the
-// two are equally fast, and the library would bring a second thread pool and an allocation per call.
+// Direct convolution is a gather and the product of dense.h, not oneDNN: on the shapes that need it
+// the two are equally fast, and the library would bring a second thread pool and an allocation per
+// call.
 #ifndef COMMON_TENSOR_CPU_CONV_H
 #define COMMON_TENSOR_CPU_CONV_H
 
 #include "common/tensor/cpu/cpu.h"
 
-// y (n, out, o) from x (n, in, c). In a data gradient, x is dy, c are the output channels of the forward.
+// y (n, out, o) from x (n, in, c). In a data gradient, x is dy, c are the output channels of the
+// forward.
 typedef struct Conv {
     int64_t n, c, o;
     int64_t in[3], out[3], kernel[3]; // (T, H, W)

@@ -1,9 +1,10 @@
-// conv_direct: any convolution as gathered patches times a packed matrix, forward and both gradients.
+// conv_direct: any convolution, and its gradients, as gathered patches times a packed matrix.
 //
-// A block of output positions gathers its patches (positions, taps * channels), or one row of taps or one
-// tap of them at a time, into scratch that stays in L2 and multiplies it there. The data gradient of stride 1 is the same with the kernel turned round. For a
-// stride s > 1 the input positions i = s q + r of one phase r see the taps k = (r + lo) mod s + s m only: each
-// phase is a convolution of stride 1 over q with those taps.
+// A block of output positions gathers its patches (positions, taps * channels), or one row of taps
+// or one tap of them at a time, into scratch that stays in L2 and multiplies it there. The data
+// gradient of stride 1 is the same with the kernel turned round. For a stride s > 1 the input
+// positions i = s q + r of one phase r see the taps k = (r + lo) mod s + s m only: each phase is a
+// convolution of stride 1 over q with those taps.
 #include "common/tensor/cpu/conv.h"
 
 #include <string.h>

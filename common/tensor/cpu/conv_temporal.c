@@ -22,7 +22,8 @@ static int64_t work_count(const CpuDevice *dev, const Conv *c) {
     return pool_threads(dev->pool) * worker_count(c);
 }
 
-// G g: each of the three taps packed as a matrix, then combined in place; plane 3 serves as the third.
+// G g: each of the three taps packed as a matrix, then combined in place; plane 3 serves as the
+// third.
 static void pack(CpuDevice *dev, float *dst, const Conv *c, const void *w, DType dtype) {
     int64_t matrix = dense_packed_count(dev, c->c, c->o);
     static const int place[3] = {0, 1, 3};

@@ -1,8 +1,9 @@
 // linear: products with a weight: linear, lora_linear, linear_dw, and bmm.
 //
-// A constant weight is packed once; its LoRA (scale B A, a low-rank product) is added to the panels at each
-// run, into the step's workspace: for M rows that costs r/M of the product itself. Weights that are
-// results of the graph, or all of them without pack_weights, are packed into the workspace at each run.
+// A constant weight is packed once; its LoRA (scale B A, a low-rank product) is added to the panels
+// at each run, into the step's workspace: for M rows that costs r/M of the product itself. Weights
+// that are results of the graph, or all of them without pack_weights, are packed into the workspace
+// at each run.
 #include <string.h>
 
 #include "common/tensor/cpu/dense.h"
@@ -95,7 +96,8 @@ typedef struct LoraJob {
     int64_t rows, r, high_row, high_col; // rows of a panel; element (row, j) of high
 } LoraJob;
 
-// One panel: merged = panels + high low. The strip of low is scaled in place first; nobody else reads it.
+// One panel: merged = panels + high low. The strip of low is scaled in place first; nobody else
+// reads it.
 static void lora_chunk(void *ctx, int64_t chunk, int worker) {
     const LoraJob *j = ctx;
     int64_t nr = 2 * j->dev->simd->vlen;
@@ -145,8 +147,8 @@ const Kernel cpu_kernel_lora_linear = {.prepare = lora_prepare, .run = lora_run}
 
 // ---- linear_dw: (N, K) = dy^T x, a sum over rows ------------------------------------------------
 
-// Rows are cut into slices (each with its own partial result, added in order) when the result is small,
-// the result into blocks; a chunk walks its rows in pieces that it packs for itself.
+// Rows are cut into slices (each with its own partial result, added in order) when the result is
+// small, the result into blocks; a chunk walks its rows in pieces that it packs for itself.
 enum { DW_PIECE = 512, DW_COLS = 256, DW_ROWS = 192, DW_SLICES_MAX = 16, DW_SMALL = 1 << 16 };
 
 typedef struct DwJob {

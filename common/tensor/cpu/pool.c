@@ -1,9 +1,9 @@
 // pool: a ticket word {job, next chunk} that threads advance by compare-and-swap, and two futexes.
 //
-// A thread reads the ticket, then fn/ctx/chunk_cnt, then swaps the ticket for the next chunk. Before the
-// caller changes those three it closes the ticket (a chunk past any count), and they are stored with
-// release and loaded with acquire: whoever saw a field of the next job finds its swap refused.
-#define _GNU_SOURCE
+// A thread reads the ticket, then fn/ctx/chunk_cnt, then swaps the ticket for the next chunk.
+// Before the caller changes those three it closes the ticket (a chunk past any count), and they are
+// stored with release and loaded with acquire: whoever saw a field of the next job finds its swap
+// refused.
 #include "common/tensor/cpu/pool.h"
 
 #include <linux/futex.h>

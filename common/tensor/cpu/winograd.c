@@ -27,7 +27,8 @@ static int64_t block_tiles(const CpuDevice *dev, const Winograd *j) {
 static bool is_staged(const CpuDevice *dev, const Winograd *j) {
     return tile_cnt(j) < BLOCKS_WANTED * block_tiles(dev, j);
 }
-// Floats between planes: one cache line more than needed, so that 36 planes do not meet in the same sets.
+// Floats between planes: one cache line more than needed, so that 36 planes do not meet in the same
+// sets.
 static int64_t plane(int64_t tiles, int64_t channels) {
     return (tiles * channels + 15) / 16 * 16 + 16;
 }

@@ -1,9 +1,9 @@
-// gemm: one packed matrix product, in C with vector types: 6 x 16 registers on AVX2, 14 x 32 on AVX-512.
+// gemm: one packed matrix product in C with vector types: tiles of 6 x 16, on AVX-512 14 x 32.
 //
-// The right side is packed into panels of NR columns; the left side is read in place, broadcast element
-// by element. A panel's slice of at most GEMM_KC rows stays in L1 while all row tiles pass over it; longer
-// sums are added to y slice by slice, so every element of y is one fixed sequence of
-// fused multiply-adds, whatever the caller's cut into rows and columns.
+// The right side is packed into panels of NR columns; the left side is read in place, broadcast
+// element by element. A panel's slice of at most GEMM_KC rows stays in L1 while all row tiles pass
+// over it; longer sums are added to y slice by slice, so every element of y is one fixed sequence
+// of fused multiply-adds, whatever the caller's cut into rows and columns.
 #include "common/tensor/cpu/simd/simd.h"
 
 enum {

@@ -1,8 +1,9 @@
 // simd: one vector type for three instruction sets, and the elementary functions on it.
 //
-// A file in this folder is compiled with -DSIMD_ISA=avx512, avx2 and base; it works on `vf`, a vector of
-// VLEN floats (16, 8, 4), with the operators of C (GCC vector extensions), and names its exported functions
-// SIMD(name). Comparisons of vf give vi masks (all bits set or none), used by vf_select.
+// A file in this folder is compiled with -DSIMD_ISA=avx512, avx2 and base; it works on `vf`, a
+// vector of VLEN floats (16, 8, 4), with the operators of C (GCC vector extensions), and names its
+// exported functions SIMD(name). Comparisons of vf give vi masks (all bits set or none), used by
+// vf_select.
 //
 //     void SIMD(scale)(float *y, const float *x, float a, int64_t n) {
 //         for (int64_t i = 0; i < n; i += VLEN) {
@@ -254,7 +255,8 @@ SIMD_INLINE vf vf_erf(vf x) {
     return vf_select(a > 0.927734375f, big, vf_fma(p, x, x));
 }
 
-// sin and cos of r + k pi/2 share a reduction: |x| up to about 1e4 (no large-argument path). Cephes sinf, cosf.
+// sin and cos of r + k pi/2 share a reduction: |x| up to about 1e4 (no large-argument path). Cephes
+// sinf, cosf.
 SIMD_INLINE vf vf_sin_quadrant(vf x, int quadrant) {
     vf n;
     vi k = vf_round(x * 0.636619772367581343f, &n) + quadrant;

@@ -1,7 +1,8 @@
 // table: the functions that exist once per instruction set, as a struct of pointers.
 //
 // simd.def has one row per function; the struct here and the three tables (table.c, compiled three
-// times) are generated from it. All pointers are borrowed for the call; nothing here starts threads.
+// times) are generated from it. All pointers are borrowed for the call; nothing here starts
+// threads.
 #ifndef COMMON_TENSOR_CPU_SIMD_TABLE_H
 #define COMMON_TENSOR_CPU_SIMD_TABLE_H
 

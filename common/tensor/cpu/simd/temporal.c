@@ -1,4 +1,4 @@
-// temporal: transforms of the 1-D F(2, 3) over frames: 4 products give 2 frames of a kernel of 3 (6 otherwise).
+// temporal: transforms of F(2, 3) over frames: 4 products, not 6, give 2 frames of a kernel of 3.
 #include "common/tensor/cpu/simd/simd.h"
 
 SIMD_INLINE vf frame(const float *x, int64_t i, int lanes) {

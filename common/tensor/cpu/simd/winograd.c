@@ -1,7 +1,8 @@
 // winograd: input and output transforms of F(4x4, 3x3), Lavin & Gray 2015, arXiv:1509.09308.
 //
-// Interpolation points 0, +-5/8, +-3/2 and infinity instead of the usual 0, +-1, +-2: every constant below is
-// exact in F32 and the error is 2.2 times smaller (rms 7e-7 for 64 channels, 1.6e-6 for 320).
+// Interpolation points 0, +-5/8, +-3/2 and infinity instead of the usual 0, +-1, +-2: every
+// constant below is exact in F32 and the error is 2.2 times smaller (rms 7e-7 for 64 channels,
+// 1.6e-6 for 320).
 #include "common/tensor/cpu/simd/simd.h"
 
 #include "common/tensor/cpu/simd/winograd.h"
@@ -30,7 +31,8 @@ SIMD_INLINE void out_1d(const vf m[6], vf out[4]) {
     out[3] = vf_fma(vf_set(A2 * WINOGRAD_A), diff_a, vf_fma(vf_set(B2 * WINOGRAD_B), diff_b, m[5]));
 }
 
-// One vector of channels of one tile: row[i] + col[j] is pixel (i, j), or zeros. lanes is a constant or a tail.
+// One vector of channels of one tile: row[i] + col[j] is pixel (i, j), or zeros. lanes is a
+// constant or a tail.
 SIMD_INLINE void tile_in(float *v, int64_t v_plane, const float *const pixel[36], int64_t c,
                          int lanes) {
     vf half[6][6];

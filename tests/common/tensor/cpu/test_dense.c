@@ -1,5 +1,5 @@
-// Linear maps and convolutions of the cpu backend against plain loops in double: shapes that leave tails,
-// views, storage types, every algorithm, both ways to hold weights, any number of threads.
+// Linear maps and convolutions of the cpu backend against plain loops in double: shapes that leave
+// tails, views, storage types, every algorithm, both ways to hold weights, any number of threads.
 #include <stdint.h>
 
 #include "common/tensor/cpu/cpu.h"
@@ -203,7 +203,8 @@ static int64_t out_size(const ConvCase *c, int i) {
     return (c->in[i] + c->spec.lo[i] + c->spec.hi[i] - c->kernel[i]) / s + 1;
 }
 
-// Calls visit for every pair of an output position and an input position that a tap joins, with flat indices.
+// Calls visit for every pair of an output position and an input position that a tap joins, with
+// flat indices.
 static void each_pair(const ConvCase *c,
                       void (*visit)(void *ctx, int64_t out, int64_t in, int64_t tap), void *ctx) {
     int64_t o[3], k[3], i[3];
@@ -343,7 +344,8 @@ TEST(conv_packed_each_run) {
     option.pack_weights = true;
 }
 
-// The error of Winograd on the widest layer that uses it stays far below the 1e-5 of the parity tests.
+// The error of Winograd on the widest layer that uses it stays far below the 1e-5 of the parity
+// tests.
 TEST(winograd_error) {
     ConvCase wide = {1, {1, 8, 8}, 512, 16, {1, 3, 3}, SAME_2D};
     conv_case(&wide, FORWARD, 4e-6);

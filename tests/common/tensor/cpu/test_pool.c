@@ -1,4 +1,5 @@
-// The pool: every chunk once, jobs of any size in quick succession, workers that have gone to sleep.
+// The pool: every chunk once, jobs of any size in quick succession, workers that have gone to
+// sleep.
 #include <stdatomic.h>
 #include <unistd.h>
 
