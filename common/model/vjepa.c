@@ -89,29 +89,32 @@ static Err read_config(Json *j, VjepaConfig *c) {
     return check(j, c);
 }
 
-static Err open_config(VjepaConfig *c, const char *dir) {
-    char file[4096];
+// The folder of a weight file; in the arena.
+static const char *folder_of(Arena *a, const char *file) {
+    char *dir = arena_strdup(a, file), *slash = strrchr(dir, '/');
+    if (!slash) return ".";
+    *slash = 0;
+    return dir;
+}
+
+static Err open_config(VjepaConfig *c, const char *path, bool is_folder) {
+    Arena a = {0};
     Json *j = NULL;
     Err err = ERR_OK;
-    snprintf(file, sizeof file, "%s/config.json", dir);
-    TRY(json_open(&j, file));
+    const char *dir = is_folder ? path : folder_of(&a, path);
+    TRY_OUT(json_open(&j, arena_printf(&a, "%s/config.json", dir)));
     TRY_OUT(read_config(j, c));
 out:
     json_close(j);
+    arena_free(&a);
     return err;
 }
 
 static Err open_files(Vjepa *v, const char *path) {
     struct stat st;
-    char dir[4096];
     if (stat(path, &st)) FAIL(ERR_IO, "%s: no such file or folder", path);
-    snprintf(dir, sizeof dir, "%s", path);
-    if (!S_ISDIR(st.st_mode)) {
-        char *slash = strrchr(dir, '/');
-        v->is_checkpoint = !strstr(path, ".safetensors");
-        snprintf(slash ? slash : dir, 2, slash ? "" : ".");
-    }
-    TRY(open_config(&v->config, dir));
+    v->is_checkpoint = !S_ISDIR(st.st_mode) && !strstr(path, ".safetensors");
+    TRY(open_config(&v->config, path, S_ISDIR(st.st_mode)));
     for (int i = 0; i < PART_CNT; i++) {
         if (v->is_checkpoint)
             TRY(params_open(&v->params[i], path, "module.backbone.", part_name[i]));

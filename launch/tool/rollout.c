@@ -7,11 +7,12 @@
 //   back:  dR/dx_0;  lambda = tail * dR/dx_0 at the window's end;  for k from its last step to its first:
 //          d theta += J_theta^T b_k lambda,   lambda = a_k lambda + J_x^T b_k lambda
 //
-// The step is one graph that runs T times, its vjp another that runs K times: what sampler and learner do.
-#include <stdlib.h>
+// The step is one graph that runs T times, its vjp another that runs K times (denoise.h), as in sampler and learner.
+#include <stdio.h>
 #include <string.h>
 
-#include "common/model/diffusion.h"
+#include "common/base/clock.h"
+#include "common/model/denoise.h"
 #include "common/model/pixels.h"
 #include "common/model/unet_svd.h"
 #include "common/model/vae_temporal.h"
@@ -42,10 +43,11 @@ typedef struct Rollout {
     // The reward.
     int class_idx;
     PixelSpec pixels;
-    // Host values.
-    float **x, **v; // x[k] before step k; x[end] = x_0; v[k] guided prediction
-    float *d_x0;    // dR/dx_0
-    float *theta_grad;
+    // Host values, (B, F, h, w, C).
+    float *x;     // before a step, in the end x_0
+    float *saved; // x before each step of the window
+    float *d_x0;  // dR/dx_0
+    UnetSvdDenoiser net;
 } Rollout;
 
 // ---- Settings ----
@@ -111,6 +113,22 @@ static Err read_settings(Rollout *w) {
 
 // ---- Results ----
 
+// The library's (B, F, C, h, w) <-> ours (B, F, h, w, C), on the host.
+static void to_ours(Shape s, const float *from, float *to) {
+    int64_t outer = s.dim[0] * s.dim[1], c = s.dim[2], area = s.dim[3] * s.dim[4];
+    for (int64_t n = 0; n < outer; n++)
+        for (int64_t i = 0; i < c; i++)
+            for (int64_t p = 0; p < area; p++)
+                to[(n * area + p) * c + i] = from[(n * c + i) * area + p];
+}
+static void to_library(Shape s, const float *from, float *to) {
+    int64_t outer = s.dim[0] * s.dim[1], c = s.dim[2], area = s.dim[3] * s.dim[4];
+    for (int64_t n = 0; n < outer; n++)
+        for (int64_t i = 0; i < c; i++)
+            for (int64_t p = 0; p < area; p++)
+                to[(n * c + i) * area + p] = from[(n * area + p) * c + i];
+}
+
 // Only what the case lists: the forward values are common to calls.
 static void emit(Rollout *w, const RecipeNames *names, const char *kind, const char *name,
                  const float *x, Shape shape) {
@@ -124,159 +142,140 @@ static void emit_out(Rollout *w, const char *name, const float *x, Shape shape) 
     emit(w, &w->call->out, "out.", name, x, shape);
 }
 
-// ---- One denoising step ----
-
-typedef struct StepGraph {
-    Run run;
-    Tensor *x, *t, *c_in; // inputs written per step
-    Tensor *v;            // (B, F, C, h, w), the library's layout
-    Tensor *cot, *dx;     // of the vjp; dx as an output
-} StepGraph;
-
-// Zeros where the unconditional branch has no image: in front along the batch.
-static Tensor *zeros_in_front(Graph *g, Tensor *x) {
-    if (!x) return NULL;
-    int64_t lo[TENSOR_DIMS_MAX] = {x->shape.dim[0]}, hi[TENSOR_DIMS_MAX] = {0};
-    return op_pad(g, x, lo, hi);
+// ours: (B, F, h, w, C); library: room for one latent.
+static void emit_latents(Rollout *w, const char *name, const float *ours, float *library) {
+    to_library(w->latents, ours, library);
+    emit_out(w, name, library, w->latents);
 }
 
-static Tensor *twice(Graph *g, Tensor *x) { return op_concat(g, 0, 2, (Tensor *[]){x, x}); }
+// ---- Denoising, there and back ----
 
-// (B, h, w, C) of the image on every frame of (B, F, h, w, C)
-static Tensor *on_every_frame(Rollout *w, Graph *g, Tensor *image) {
-    const int64_t *d = w->latents.dim;
-    if (!image) return NULL;
-    int64_t c = image->shape.dim[1];
-    image = op_permute(g, op_reshape(g, image, SHAPE(d[0], 1, c, d[3], d[4])),
-                       (const int[]){0, 1, 3, 4, 2});
-    return op_expand(g, image, SHAPE(d[0], d[1], d[3], d[4], c));
+typedef struct Denoiser {
+    Graph *g;
+    Plan *plan;
+    DenoiseGraph graph;
+} Denoiser;
+
+static void denoiser_fini(Denoiser *d) {
+    plan_free(d->plan);
+    graph_free(d->g);
+    *d = (Denoiser){0};
 }
 
-// v_u + g_f (v_c - v_u) over (2B, F, h, w, C)
-static Tensor *guide(Rollout *w, Graph *g, Tensor *v) {
-    int64_t batch = w->latents.dim[0];
-    Tensor *u = op_slice(g, v, 0, 0, batch), *c = op_slice(g, v, 0, batch, batch);
-    Tensor *scale =
-        graph_weight(g, "guidance", DTYPE_F32, SHAPE(1, w->latents.dim[1], 1, 1, 1), w->guidance);
-    return op_add(g, u, op_mul(g, op_sub(g, c, u), scale));
-}
-
-static Err build_step(Rollout *w, StepGraph *sg) {
-    Run *r = &sg->run;
-    Session *s = w->s;
-    UnetSvdConfig c;
-    run_begin(r, s, w->call, "rollout", rollout_takes);
-    Graph *g = r->g;
-    TRY(session_model(s, s->recipe.model, "UNetSpatioTemporalConditionModel", &r->model));
-    TRY(unet_svd_config(&c, r->model->part->config));
-    NN nn = run_nn(r, r->model, true);
-    sg->x = graph_input(g, "x", DTYPE_F32, w->latents);
-    sg->t = graph_input(g, "t", DTYPE_F32, SHAPE(1));
-    sg->c_in = graph_input(g, "c_in", DTYPE_F32, SHAPE(1));
-    Tensor *x = op_permute(g, op_mul(g, sg->x, sg->c_in), (const int[]){0, 1, 3, 4, 2});
-    Tensor *image = on_every_frame(w, g, run_input(r, "image_latents", 4));
-    Tensor *context = run_input(r, "image_embeds", 3), *ids = run_input(r, "added_time_ids", 2);
-    if (w->guided) {
-        x = twice(g, x);
-        image = zeros_in_front(g, image);
-        context = zeros_in_front(g, context);
-        ids = twice(g, ids);
-    }
-    UnetSvdIo io = {op_concat(g, 4, 2, (Tensor *[]){x, image}), sg->t, context, ids};
-    Tensor *v = unet_svd_build(&nn, &c, io, (UnetSvdOptions){.recompute = s->opt.recompute});
-    if (w->guided) v = guide(w, g, v);
-    sg->v = op_permute(g, v, (const int[]){0, 1, 4, 2, 3});
-    graph_output(g, &sg->v, "v");
-    TRY(graph_check(g));
-    TRY(params_finish(nn.params));
-    return session_lora_ready(s);
-}
-
-// The same graph with the vjp to x and the adapter.
-static Err build_step_vjp(Rollout *w, StepGraph *sg) {
-    TRY(build_step(w, sg));
-    Run *r = &sg->run;
-    Lora *lora = w->s->lora;
-    int room = lora ? 2 * lora_module_count(lora) : 0;
-    Tensor **wrt = arena_array(&r->g->arena, Tensor *, room + 1),
-           **dx = arena_array(&r->g->arena, Tensor *, room + 1);
-    sg->cot = graph_input(r->g, "cot", DTYPE_F32, w->latents);
-    wrt[0] = sg->x;
-    r->lora_cnt = lora ? lora_inputs(lora, r->g, wrt + 1) : 0;
-    TRY(grad_build(r->g, 1, &sg->v, &sg->cot, 1 + r->lora_cnt, wrt, dx));
-    for (int i = 0; i <= r->lora_cnt; i++)
-        if (dx[i]) graph_output(r->g, &dx[i], i ? wrt[i]->name : "dx");
-    sg->dx = dx[0];
-    r->lora = dx + 1;
-    return graph_check(r->g);
-}
-
-static Err make_plan(Rollout *w, Run *r) {
+static Err make_plan(Rollout *w, Graph *g, Plan **plan) {
     PlanOptions o = {.memory_bytes = w->s->opt.memory_bytes, .check = w->s->opt.check};
-    TRY(plan_new(&r->plan, r->g, w->s->be, o));
-    if (w->s->opt.table) plan_print(r->plan, stdout);
-    for (int i = 0; i < r->input_cnt; i++) {
-        Arena a = {0};
-        Err err = plan_write(r->plan, r->input[i].tensor, run_floats(&a, r->input[i].entry));
-        arena_free(&a);
-        TRY(err);
-    }
-    return w->s->lora ? lora_write_theta(w->s->lora, r->g, r->plan, lora_theta(w->s->lora))
-                      : ERR_OK;
+    TRY(plan_new(plan, g, w->s->be, o));
+    if (w->s->opt.table) plan_print(*plan, stdout);
+    if (plan_memory(*plan)->total_bytes > w->report->plan_bytes)
+        w->report->plan_bytes = plan_memory(*plan)->total_bytes;
+    return w->s->lora ? lora_write_theta(w->s->lora, g, *plan, lora_theta(w->s->lora)) : ERR_OK;
 }
 
-static Err write_step(Rollout *w, StepGraph *sg, int k) {
-    float t = (float)w->schedule.step[k].t, c_in = (float)w->schedule.step[k].c_in;
-    TRY(plan_write(sg->run.plan, sg->x, w->x[k]));
-    TRY(plan_write(sg->run.plan, sg->t, &t));
-    return plan_write(sg->run.plan, sg->c_in, &c_in);
+static const SafetensorsEntry *input(Rollout *w, const char *name) {
+    return run_find(w->s->in, "in.", w->call->name, name);
+}
+
+// The conditioning as its shapes say it must be.
+static Err read_conditioning(Rollout *w, DenoiseSpec *spec, DenoiseConditioning *c) {
+    const SafetensorsEntry *image = input(w, "image_latents"), *context = input(w, "image_embeds");
+    const SafetensorsEntry *ids = input(w, "added_time_ids");
+    const int64_t *d = w->latents.dim;
+    char text[192];
+    if (image->rank != 4 || image->dim[0] != d[0] || image->dim[2] != d[3] || image->dim[3] != d[4])
+        FAIL(ERR_SHAPE, "%s: %s is %s, want (%lld, channels, %lld, %lld)", image->path, image->name,
+             safetensors_shape_text(image, text), (long long)d[0], (long long)d[3],
+             (long long)d[4]);
+    if (context->rank != 3 || context->dim[0] != d[0] || ids->rank != 2 || ids->dim[0] != d[0])
+        FAIL(ERR_SHAPE,
+             "%s: image_embeds wants (%lld, 1, D) and added_time_ids (%lld, ids); the first is %s",
+             context->path, (long long)d[0], (long long)d[0],
+             safetensors_shape_text(context, text));
+    *spec = (DenoiseSpec){.net = unet_svd_denoiser,
+                          .self = &w->net,
+                          .videos = d[0],
+                          .frames = d[1],
+                          .h = d[3],
+                          .w = d[4],
+                          .channels = d[2],
+                          .image_channels = image->dim[1],
+                          .context_len = context->dim[1],
+                          .context_dim = context->dim[2],
+                          .ids_cnt = ids->dim[1],
+                          .guidance = w->guided ? w->guidance : NULL,
+                          .batch_branches = true};
+    Shape s = SHAPE(d[0], 1, image->dim[1], d[3], d[4]);
+    float *ours = arena_array(&w->arena, float, shape_count(s));
+    to_ours(s, run_floats(&w->arena, image), ours);
+    *c = (DenoiseConditioning){ours, run_floats(&w->arena, context), run_floats(&w->arena, ids)};
+    return ERR_OK;
+}
+
+// back: the vjp instead of the step.
+static Err open_denoiser(Rollout *w, Denoiser *d, bool back) {
+    SessionModel *m;
+    DenoiseSpec spec;
+    DenoiseConditioning c;
+    TRY(session_model(w->s, w->s->recipe.model, "UNetSpatioTemporalConditionModel", &m));
+    TRY(unet_svd_config(&w->net.cfg, m->part->config));
+    w->net.opt.recompute = w->s->opt.recompute;
+    TRY(read_conditioning(w, &spec, &c));
+    d->g = graph_new();
+    NN nn = {.g = d->g, .params = m->params, .lora = w->s->lora};
+    if (back) {
+        TRY(denoise_build_vjp(&d->graph, &nn, &spec, (DenoiseVjpOptions){.input_gradient = true}));
+    } else {
+        TRY(denoise_build(&d->graph, &nn, &spec));
+        TRY(params_finish(m->params));
+        TRY(session_lora_ready(w->s));
+    }
+    TRY(make_plan(w, d->g, &d->plan));
+    return denoise_write(&d->graph, d->plan, &c);
+}
+
+static void count_time(Rollout *w, const Plan *plan, int runs, int64_t begin_ns) {
+    double s = (double)(clock_ns() - begin_ns) * 1e-9;
+    w->report->min_s += s;
+    w->report->median_s += s;
+    w->report->flops += runs * plan_memory(plan)->flops;
 }
 
 static Err denoise(Rollout *w) {
-    StepGraph sg = {0};
+    Denoiser d = {0};
     Err err = ERR_OK;
+    char name[32];
     int end = diffusion_end(&w->schedule, w->window);
-    TRY_OUT(build_step(w, &sg));
-    TRY_OUT(make_plan(w, &sg.run));
+    DenoiseJob job = {.schedule = &w->schedule, .window = w->window};
+    float *value = arena_array(&w->arena, float, w->cnt),
+          *library = arena_array(&w->arena, float, w->cnt);
+    TRY_OUT(open_denoiser(w, &d, false));
     for (int k = 0; k < end; k++) {
-        double a, b, z;
-        diffusion_coefficients(&w->schedule, w->window, k, &a, &b, &z);
-        TRY_OUT(write_step(w, &sg, k));
-        TRY_OUT(run_timed(w->s, sg.run.plan, w->report));
-        TRY_OUT(plan_read(sg.run.plan, sg.v, w->v[k]));
-        for (int64_t i = 0; i < w->cnt; i++)
-            w->x[k + 1][i] = (float)(a * w->x[k][i] + b * w->v[k][i]);
+        snprintf(name, sizeof name, "latents.%d", k);
+        emit_latents(w, name, w->x, library);
+        int64_t begin = clock_ns();
+        TRY_OUT(denoise_run(&d.graph, d.plan, &job, k, k + 1, w->x, w->saved));
+        count_time(w, d.plan, 1, begin);
+        TRY_OUT(plan_read(d.plan, d.graph.v, value));
+        snprintf(name, sizeof name, "v.%d", k);
+        emit_latents(w, name, value, library);
     }
+    emit_latents(w, "x_0", w->x, library);
 out:
-    run_end(&sg.run);
+    denoiser_fini(&d);
     return err;
 }
 
-// d theta of the window, last step first.
 static Err learn(Rollout *w) {
-    StepGraph sg = {0};
+    Denoiser d = {0};
     Err err = ERR_OK;
-    int first = w->window.first, end = first + w->window.cnt;
-    double tail = diffusion_tail(&w->schedule, w->window);
-    float *lambda = arena_array(&w->arena, float, w->cnt),
-          *cot = arena_array(&w->arena, float, w->cnt);
-    float *dx = arena_array(&w->arena, float, w->cnt);
-    for (int64_t i = 0; i < w->cnt; i++) lambda[i] = (float)(tail * w->d_x0[i]);
-    TRY_OUT(build_step_vjp(w, &sg));
-    TRY_OUT(make_plan(w, &sg.run));
-    for (int k = end - 1; k >= first; k--) {
-        double a, b, z;
-        diffusion_coefficients(&w->schedule, w->window, k, &a, &b, &z);
-        for (int64_t i = 0; i < w->cnt; i++) cot[i] = (float)(b * lambda[i]);
-        TRY_OUT(write_step(w, &sg, k));
-        TRY_OUT(plan_write(sg.run.plan, sg.cot, cot));
-        TRY_OUT(run_timed(w->s, sg.run.plan, w->report));
-        TRY_OUT(lora_add_gradient(w->s->lora, sg.run.plan, sg.run.lora, w->theta_grad));
-        TRY_OUT(plan_read(sg.run.plan, sg.dx, dx));
-        for (int64_t i = 0; i < w->cnt; i++) lambda[i] = (float)(a * lambda[i] + dx[i]);
-    }
+    DenoiseJob job = {.schedule = &w->schedule, .window = w->window};
+    float *grad = arena_array(&w->arena, float, lora_theta_count(w->s->lora) + 1);
+    TRY_OUT(open_denoiser(w, &d, true));
+    int64_t begin = clock_ns();
+    TRY_OUT(denoise_pull(&d.graph, d.plan, &job, w->saved, w->d_x0, grad));
+    count_time(w, d.plan, w->window.cnt, begin);
+    run_sink_lora(w->s, w->call, grad);
 out:
-    run_end(&sg.run);
+    denoiser_fini(&d);
     return err;
 }
 
@@ -303,9 +302,9 @@ static Err build_score(Rollout *w, ScoreGraph *sc) {
     NN vae_nn = run_nn(r, vae, false), mae_nn = run_nn(r, videomae, false);
     params_ignore(vae_nn.params, VAE_TEMPORAL_ENCODER);
     params_ignore(vae_nn.params, VAE_TEMPORAL_QUANT);
-    sc->x_0 = graph_input(g, "x_0", DTYPE_F32, w->latents);
+    const int64_t *d = w->latents.dim;
+    sc->x_0 = graph_input(g, "x_0", DTYPE_F32, SHAPE(d[0], d[1], d[3], d[4], d[2]));
     Tensor *z = op_affine(g, sc->x_0, 1 / (w->scaling > 0 ? w->scaling : vc.scaling_factor), 0);
-    z = op_permute(g, z, (const int[]){0, 1, 3, 4, 2});
     Tensor *frames =
         pixels_to_unit(g, vae_temporal_decode(&vae_nn, &vc, z,
                                               (VaeTemporalOptions){.recompute = s->opt.recompute}));
@@ -348,23 +347,27 @@ static Err emit_tensor(Rollout *w, ScoreGraph *sc, Tensor *t, bool is_gradient, 
     return ERR_OK;
 }
 
-static Err score(Rollout *w, const float *x_0, const SafetensorsEntry *cot) {
+static Err score(Rollout *w, const SafetensorsEntry *cot) {
     ScoreGraph sc = {0};
     Err err = ERR_OK;
     TRY_OUT(build_score(w, &sc));
     if (cot) TRY_OUT(build_score_vjp(w, &sc, cot));
-    TRY_OUT(make_plan(w, &sc.run));
-    TRY_OUT(plan_write(sc.run.plan, sc.x_0, x_0));
+    TRY_OUT(make_plan(w, sc.run.g, &sc.run.plan));
+    TRY_OUT(plan_write(sc.run.plan, sc.x_0, w->x));
     if (cot) TRY_OUT(plan_write(sc.run.plan, sc.cot, run_floats(&w->arena, cot)));
-    TRY_OUT(run_timed(w->s, sc.run.plan, w->report));
+    int64_t begin = clock_ns();
+    TRY_OUT(plan_run(sc.run.plan));
+    count_time(w, sc.run.plan, 1, begin);
     TRY_OUT(emit_tensor(w, &sc, sc.frames, false, "frames"));
     TRY_OUT(emit_tensor(w, &sc, sc.log_prob, false, "log_prob"));
     TRY_OUT(emit_tensor(w, &sc, sc.reward, false, "R"));
     if (!cot) goto out;
     TRY_OUT(emit_tensor(w, &sc, sc.d_frames, true, "frames"));
-    TRY_OUT(emit_tensor(w, &sc, sc.d_x0, true, "x_0"));
     w->d_x0 = arena_array(&w->arena, float, w->cnt);
+    float *library = arena_array(&w->arena, float, w->cnt);
     TRY_OUT(plan_read(sc.run.plan, sc.d_x0, w->d_x0));
+    to_library(w->latents, w->d_x0, library);
+    emit(w, &w->call->grad, "grad.out.", "x_0", library, w->latents);
 out:
     run_end(&sc.run);
     return err;
@@ -374,59 +377,40 @@ out:
 
 static Err start(Rollout *w) {
     char found[192];
-    const char *call = w->call->name;
     for (const RunTakes *t = rollout_takes; t->name; t++)
-        if (!run_find(w->s->in, "in.", call, t->name))
-            return run_fail_missing(w->s, "rollout", rollout_takes, call, t->name);
-    const SafetensorsEntry *noise = run_find(w->s->in, "in.", call, "noise");
+        if (!input(w, t->name))
+            return run_fail_missing(w->s, "rollout", rollout_takes, w->call->name, t->name);
+    const SafetensorsEntry *noise = input(w, "noise");
     if (noise->rank != 5)
         FAIL(ERR_SHAPE, "%s: %s is %s, want (B, frames, 4, h, w)", noise->path, noise->name,
              safetensors_shape_text(noise, found));
     w->latents = shape_make(5, noise->dim);
     w->cnt = shape_count(w->latents);
     TRY(read_settings(w));
-    int steps = w->schedule.cnt;
-    w->x = arena_array(&w->arena, float *, steps + 1);
-    w->v = arena_array(&w->arena, float *, steps + 1);
-    for (int k = 0; k <= steps; k++) {
-        w->x[k] = arena_array(&w->arena, float, w->cnt);
-        w->v[k] = arena_array(&w->arena, float, w->cnt);
-    }
-    const float *n = run_floats(&w->arena, noise);
-    for (int64_t i = 0; i < w->cnt; i++) w->x[0][i] = (float)(n[i] * w->schedule.init_noise_sigma);
+    w->x = arena_array(&w->arena, float, w->cnt);
+    w->saved = arena_array(&w->arena, float, w->cnt * w->window.cnt);
+    to_ours(w->latents, run_floats(&w->arena, noise), w->x);
+    for (int64_t i = 0; i < w->cnt; i++) w->x[i] = (float)(w->x[i] * w->schedule.init_noise_sigma);
     return ERR_OK;
 }
 
-static void emit_steps(Rollout *w) {
-    char name[32];
-    int end = diffusion_end(&w->schedule, w->window);
-    for (int k = 0; k < end; k++) {
-        snprintf(name, sizeof name, "latents.%d", k);
-        emit_out(w, name, w->x[k], w->latents);
-        snprintf(name, sizeof name, "v.%d", k);
-        emit_out(w, name, w->v[k], w->latents);
-    }
-    emit_out(w, "x_0", w->x[end], w->latents);
-    if (w->call == w->s->recipe.call) { // by the case's note: of its first call, common to all
-        float *x = sink_add(&w->s->sink, "out.x_K", w->latents.rank, w->latents.dim);
-        memcpy(x, w->x[w->window.first], sizeof *x * (size_t)w->cnt);
-    }
+// By the case's note out.x_K is of its first call, common to all.
+static void emit_window_start(Rollout *w) {
+    if (w->call != w->s->recipe.call) return;
+    to_library(w->latents, w->saved,
+               sink_add(&w->s->sink, "out.x_K", w->latents.rank, w->latents.dim));
 }
 
 static Err run_all(Rollout *w) {
     TRY(start(w));
     TRY(denoise(w));
-    emit_steps(w);
+    emit_window_start(w);
     const SafetensorsEntry *cot =
         w->s->cot ? run_find(w->s->cot, "cot.", w->call->name, "R") : NULL;
-    TRY(score(w, w->x[diffusion_end(&w->schedule, w->window)], cot));
+    TRY(score(w, cot));
     if (!cot) return ERR_OK;
     w->s->cot_used++;
-    if (!w->s->lora) return ERR_OK;
-    w->theta_grad = arena_array(&w->arena, float, lora_theta_count(w->s->lora) + 1);
-    TRY(learn(w));
-    run_sink_lora(w->s, w->call, w->theta_grad);
-    return ERR_OK;
+    return w->s->lora ? learn(w) : ERR_OK;
 }
 
 Err rollout_call(Session *s, const Part *part, RecipeCall *call, RunReport *report) {

@@ -254,7 +254,7 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-Err run_timed(Session *s, Plan *plan, RunReport *report) {
+static Err run_timed(Session *s, Plan *plan, RunReport *report) {
     int64_t cnt = s->opt.repeat > 0 ? s->opt.repeat : 1;
     double *t = malloc(sizeof *t * (size_t)cnt);
     die_unless(t, "run: out of memory");

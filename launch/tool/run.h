@@ -93,9 +93,6 @@ Tensor *run_output(Run *r, const char *name, Tensor *t);
 // Everything after building. *report is of this call.
 Err run_finish(Run *r, RunReport *report);
 
-// Runs a plan `repeat` times and adds to the report (several plans of one call).
-Err run_timed(Session *s, Plan *plan, RunReport *report);
-
 // A missing input's message: what the part takes.
 Err run_fail_missing(const Session *s, const char *class_name, const RunTakes *takes,
                      const char *call, const char *name);
