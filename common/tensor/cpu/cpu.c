@@ -5,51 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Kernels that do not exist yet: delete the line with the change that adds the kernel.
-#pragma weak cpu_kernel_copy
-#pragma weak cpu_kernel_permute
-#pragma weak cpu_kernel_pad
-#pragma weak cpu_kernel_concat
-#pragma weak cpu_kernel_expand
-#pragma weak cpu_kernel_gather
-#pragma weak cpu_kernel_scatter_add
-#pragma weak cpu_kernel_patchify
-#pragma weak cpu_kernel_unpatchify
-#pragma weak cpu_kernel_upsample2x
-#pragma weak cpu_kernel_upsample2x_dx
-#pragma weak cpu_kernel_resize
-#pragma weak cpu_kernel_resize_dx
-#pragma weak cpu_kernel_unary
-#pragma weak cpu_kernel_unary_dx
-#pragma weak cpu_kernel_affine
-#pragma weak cpu_kernel_clamp
-#pragma weak cpu_kernel_clamp_dx
-#pragma weak cpu_kernel_add
-#pragma weak cpu_kernel_sub
-#pragma weak cpu_kernel_mul
-#pragma weak cpu_kernel_div
-#pragma weak cpu_kernel_lerp
-#pragma weak cpu_kernel_geglu
-#pragma weak cpu_kernel_geglu_dx
-#pragma weak cpu_kernel_dropout
-#pragma weak cpu_kernel_sinusoid
-#pragma weak cpu_kernel_sinusoid_dx
-#pragma weak cpu_kernel_sum
-#pragma weak cpu_kernel_max
-#pragma weak cpu_kernel_argmax
-#pragma weak cpu_kernel_softmax
-#pragma weak cpu_kernel_softmax_dx
-#pragma weak cpu_kernel_log_softmax
-#pragma weak cpu_kernel_log_softmax_dx
-#pragma weak cpu_kernel_layernorm
-#pragma weak cpu_kernel_layernorm_dx
-#pragma weak cpu_kernel_layernorm_dp
-#pragma weak cpu_kernel_groupnorm
-#pragma weak cpu_kernel_groupnorm_dx
-#pragma weak cpu_kernel_groupnorm_dp
-#pragma weak cpu_kernel_sdpa
-#pragma weak cpu_kernel_sdpa_back
-
 const SimdTable *cpu_simd_table(const char *isa) {
     __builtin_cpu_init();
     if (!strcmp(isa, "avx512") && __builtin_cpu_supports("avx512f") &&

@@ -11,6 +11,8 @@
 #include <stdint.h>
 
 #include "common/base/dtype.h"
+#include "common/tensor/cpu/simd/attention.h"
+#include "common/tensor/cpu/simd/norm.h"
 
 typedef struct SimdTable {
     const char *isa; // "avx512", "avx2", "base"

@@ -1,0 +1,147 @@
+// elementwise: unary functions and their gradients, binary operators, and their relatives, over arrays.
+#include "common/tensor/cpu/simd/simd.h"
+
+#include "common/tensor/op.h"
+
+#define EXP(x) vf_exp(x)
+#define LOG(x) vf_log(x)
+#define TANH(x) vf_tanh(x)
+#define ERF(x) vf_erf(x)
+#define SQRT(x) vf_sqrt(x)
+#define SIN(x) vf_sin(x)
+#define COS(x) vf_cos(x)
+#define ABS(x) vf_abs(x)
+#define SIGMOID(x) vf_sigmoid(x)
+#define SEL(cond, a, b) vf_select((cond), (a), (b))
+#define ZERO ((vf){0})
+#define ONE vf_set(1.0f)
+#define HALF vf_set(0.5f)
+#define INV_SQRT2 0.707106781186547524f
+#define INV_SQRT_2PI 0.398942280401432678f
+#define SQRT_2_PI 0.797884560802865356f
+#define C_0447 0.044715f
+#define C_1702 1.702f
+#define GELU_TANH_D(x) gelu_tanh_slope(x)
+
+SIMD_INLINE vf gelu_tanh_slope(vf x) {
+    vf z = x * x, t = vf_tanh(SQRT_2_PI * (x + C_0447 * x * z));
+    return HALF * (ONE + t) + HALF * x * (ONE - t * t) * (SQRT_2_PI * (ONE + 3.0f * C_0447 * z));
+}
+
+void SIMD(unary)(int kind, float *y, const float *x_, int64_t n) {
+#define UNARY(name, f, df)                      \
+    case UNARY_##name:                          \
+        for (int64_t i = 0; i < n; i += VLEN) { \
+            int m = vf_left(n - i);             \
+            vf x = vf_load_n(x_ + i, m);        \
+            (void)x;                            \
+            vf_store_n(y + i, f, m);            \
+        }                                       \
+        return;
+    switch ((UnaryKind)kind) {
+#include "common/tensor/unary.def"
+    case UNARY_COUNT: break;
+    }
+#undef UNARY
+}
+
+void SIMD(unary_dx)(int kind, float *dx, const float *dy, const float *x_, int64_t n) {
+#define UNARY(name, f, df)                                      \
+    case UNARY_##name:                                          \
+        for (int64_t i = 0; i < n; i += VLEN) {                 \
+            int m = vf_left(n - i);                             \
+            vf x = vf_load_n(x_ + i, m);                        \
+            (void)x;                                            \
+            vf_store_n(dx + i, vf_load_n(dy + i, m) * (df), m); \
+        }                                                       \
+        return;
+    switch ((UnaryKind)kind) {
+#include "common/tensor/unary.def"
+    case UNARY_COUNT: break;
+    }
+#undef UNARY
+}
+
+void SIMD(affine)(float *y, const float *x, float a, float b, int64_t n) {
+    vf va = vf_set(a), vb = vf_set(b);
+    for (int64_t i = 0; i < n; i += VLEN) {
+        int m = vf_left(n - i);
+        vf_store_n(y + i, vf_fma(va, vf_load_n(x + i, m), vb), m);
+    }
+}
+
+void SIMD(clamp)(float *y, const float *x, float lo, float hi, int64_t n) {
+    for (int64_t i = 0; i < n; i += VLEN) {
+        int m = vf_left(n - i);
+        vf_store_n(y + i, vf_min(vf_set(hi), vf_max(vf_set(lo), vf_load_n(x + i, m))), m);
+    }
+}
+
+void SIMD(clamp_dx)(float *dx, const float *dy, const float *x, float lo, float hi, int64_t n) {
+    for (int64_t i = 0; i < n; i += VLEN) {
+        int m = vf_left(n - i);
+        vf a = vf_load_n(x + i, m);
+        vf_store_n(dx + i, vf_select((a >= lo) & (a <= hi), vf_load_n(dy + i, m), ZERO), m);
+    }
+}
+
+void SIMD(lerp)(float *y, const float *a, const float *b, float w, int64_t n) {
+    for (int64_t i = 0; i < n; i += VLEN) {
+        int m = vf_left(n - i);
+        vf x = vf_load_n(a + i, m);
+        vf_store_n(y + i, vf_fma(vf_set(w), vf_load_n(b + i, m) - x, x), m);
+    }
+}
+
+// A step of 0 repeats the row's one element; the steps are constants where this is inlined.
+#define BINARY_LOOP(op, a_step, b_step)                                  \
+    for (int64_t r = 0; r < rows; r++, y += n, a += a_row, b += b_row) { \
+        vf va = vf_set(*a), vb = vf_set(*b);                             \
+        for (int64_t i = 0; i < n; i += VLEN) {                          \
+            int m = vf_left(n - i);                                      \
+            if (a_step) va = vf_load_n(a + i, m);                        \
+            if (b_step) vb = vf_load_n(b + i, m);                        \
+            vf_store_n(y + i, va op vb, m);                              \
+        }                                                                \
+    }
+#define BINARY_CASE(c, op)             \
+    case c:                            \
+        if (a_step && b_step) {        \
+            BINARY_LOOP(op, 1, 1)      \
+        } else if (a_step) {           \
+            BINARY_LOOP(op, 1, 0)      \
+        } else {                       \
+            BINARY_LOOP(op, 0, b_step) \
+        }                              \
+        return;
+
+void SIMD(binary)(char op, float *y, const float *a, int64_t a_row, int64_t a_step, const float *b,
+                  int64_t b_row, int64_t b_step, int64_t rows, int64_t n) {
+    switch (op) {
+        BINARY_CASE('+', +)
+        BINARY_CASE('-', -)
+        BINARY_CASE('*', *)
+        BINARY_CASE('/', /)
+    }
+}
+
+void SIMD(geglu)(float *y, const float *x, int64_t rows, int64_t d) {
+    for (int64_t r = 0; r < rows; r++, y += d, x += 2 * d)
+        for (int64_t i = 0; i < d; i += VLEN) {
+            int m = vf_left(d - i);
+            vf g = vf_load_n(x + d + i, m);
+            vf_store_n(y + i, vf_load_n(x + i, m) * g * (HALF + HALF * vf_erf(g * INV_SQRT2)), m);
+        }
+}
+
+void SIMD(geglu_dx)(float *dx, const float *dy, const float *x, int64_t rows, int64_t d) {
+    for (int64_t r = 0; r < rows; r++, dy += d, x += 2 * d, dx += 2 * d)
+        for (int64_t i = 0; i < d; i += VLEN) {
+            int m = vf_left(d - i);
+            vf g = vf_load_n(x + d + i, m), e = vf_load_n(dy + i, m);
+            vf cdf = HALF + HALF * vf_erf(g * INV_SQRT2);
+            vf slope = cdf + g * INV_SQRT_2PI * vf_exp(-HALF * g * g);
+            vf_store_n(dx + i, e * g * cdf, m);
+            vf_store_n(dx + d + i, e * vf_load_n(x + i, m) * slope, m);
+        }
+}

@@ -1,0 +1,208 @@
+// norm: layer normalisation of rows, and the passes over rows and channels that group normalisation is made of.
+//
+// Means are taken first and subtracted before anything is squared, so that a mean far from zero costs no
+// digits. Sums over many rows run in f32 over FLUSH rows and are then added to doubles.
+#include "common/tensor/cpu/simd/simd.h"
+
+enum { FLUSH = 64 };
+
+// ---- Layer normalisation -----------------------------------------------------------------------
+
+typedef struct RowStats {
+    float mean, low; // the mean in two parts
+    float rstd;
+} RowStats;
+
+static float sum_of(const float *x, float shift, bool square, int64_t n) {
+    vf acc[4] = {0};
+    int64_t i = 0;
+    for (; i + 4 * VLEN <= n; i += 4 * VLEN)
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) {
+            vf v = vf_load(x + i + k * VLEN) - shift;
+            acc[k] = square ? vf_fma(v, v, acc[k]) : acc[k] + v;
+        }
+    for (; i < n; i += VLEN) {
+        int m = vf_left(n - i);
+        vf v = vf_load_n(x + i, m) - shift;
+        if (m < VLEN)
+            for (int k = m; k < VLEN; k++) v[k] = 0;
+        acc[0] = square ? vf_fma(v, v, acc[0]) : acc[0] + v;
+    }
+    return vf_sum((acc[0] + acc[1]) + (acc[2] + acc[3]));
+}
+
+// The first mean is good to some f32 digits; the mean of what remains repairs it.
+static RowStats row_stats(const float *x, double eps, int64_t n) {
+    RowStats s;
+    s.mean = sum_of(x, 0, false, n) / (float)n;
+    s.low = sum_of(x, s.mean, false, n) / (float)n;
+    double var = (double)sum_of(x, s.mean, true, n) / (double)n - (double)s.low * s.low;
+    s.rstd = (float)(1 / sqrt((var > 0 ? var : 0) + eps));
+    return s;
+}
+
+void SIMD(layernorm)(float *y, const float *x, const float *gamma, const float *beta, double eps,
+                     int64_t rows, int64_t n) {
+    for (int64_t r = 0; r < rows; r++, y += n, x += n) {
+        RowStats s = row_stats(x, eps, n);
+        float off = -s.low * s.rstd;
+        for (int64_t i = 0; i < n; i += VLEN) {
+            int m = vf_left(n - i);
+            vf h = vf_fma(vf_load_n(x + i, m) - s.mean, vf_set(s.rstd), vf_set(off));
+            vf_store_n(y + i,
+                       gamma ? vf_fma(h, vf_load_n(gamma + i, m), vf_load_n(beta + i, m)) : h, m);
+        }
+    }
+}
+
+void SIMD(layernorm_dx)(float *dx, const float *dy, const float *x, const float *gamma, double eps,
+                        int64_t rows, int64_t n) {
+    for (int64_t r = 0; r < rows; r++, dx += n, dy += n, x += n) {
+        RowStats s = row_stats(x, eps, n);
+        float off = -s.low * s.rstd;
+        vf sum = {0}, dot = {0};
+        for (int64_t i = 0; i < n; i += VLEN) {
+            int m = vf_left(n - i);
+            vf h = vf_fma(vf_load_n(x + i, m) - s.mean, vf_set(s.rstd), vf_set(off)),
+               a = vf_load_n(dy + i, m);
+            if (gamma) a *= vf_load_n(gamma + i, m);
+            sum += a; // lanes past the end are 0 in dy
+            dot = vf_fma(a, h, dot);
+        }
+        float mean = vf_sum(sum) / (float)n, slope = vf_sum(dot) / (float)n;
+        for (int64_t i = 0; i < n; i += VLEN) {
+            int m = vf_left(n - i);
+            vf h = vf_fma(vf_load_n(x + i, m) - s.mean, vf_set(s.rstd), vf_set(off)),
+               a = vf_load_n(dy + i, m);
+            if (gamma) a *= vf_load_n(gamma + i, m);
+            vf_store_n(dx + i, s.rstd * (a - mean - h * slope), m);
+        }
+    }
+}
+
+// Adds f32 sums to doubles and clears them.
+static void flush(double *sum, float *acc, int64_t n) {
+    for (int64_t i = 0; i < n; i++) sum[i] += (double)acc[i], acc[i] = 0;
+}
+
+void SIMD(layernorm_dp)(double *sum, float *acc, const float *dy, const float *x, double eps,
+                        int64_t rows, int64_t n) {
+    memset(acc, 0, (size_t)(2 * n) * sizeof *acc);
+    for (int64_t r = 0; r < rows; r++, dy += n, x += n) {
+        RowStats s = row_stats(x, eps, n);
+        float off = -s.low * s.rstd;
+        for (int64_t i = 0; i < n; i += VLEN) {
+            int m = vf_left(n - i);
+            vf h = vf_fma(vf_load_n(x + i, m) - s.mean, vf_set(s.rstd), vf_set(off)),
+               a = vf_load_n(dy + i, m);
+            vf_store_n(acc + i, vf_fma(a, h, vf_load_n(acc + i, m)), m);
+            vf_store_n(acc + n + i, vf_load_n(acc + n + i, m) + a, m);
+        }
+        if (r % FLUSH == FLUSH - 1 || r == rows - 1) flush(sum, acc, 2 * n);
+    }
+}
+
+// ---- Group normalisation: per channel ----------------------------------------------------------
+
+// rows is 1 or 4: sums of so many rows are added before the accumulators are touched.
+SIMD_INLINE void moments_rows(float *acc, const float *x, const float *shift, int rows, int64_t c) {
+    for (int64_t i = 0; i < c; i += VLEN) {
+        int m = vf_left(c - i);
+        vf at = vf_load_n(shift + i, m), s = {0}, q = {0};
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            vf v = vf_load_n(x + r * c + i, m) - at;
+            s += v;
+            q = vf_fma(v, v, q);
+        }
+        vf_store_n(acc + i, vf_load_n(acc + i, m) + s, m);
+        vf_store_n(acc + c + i, vf_load_n(acc + c + i, m) + q, m);
+    }
+}
+
+void SIMD(groupnorm_moments)(double *sum, float *acc, const float *x, const float *shift,
+                             int64_t rows, int64_t c) {
+    memset(acc, 0, (size_t)(2 * c) * sizeof *acc);
+    for (int64_t r = 0; r < rows;) {
+        int64_t end = r + FLUSH < rows ? r + FLUSH : rows;
+        for (; r + 4 <= end; r += 4) moments_rows(acc, x + r * c, shift, 4, c);
+        for (; r < end; r++) moments_rows(acc, x + r * c, shift, 1, c);
+        flush(sum, acc, 2 * c);
+    }
+}
+
+// d/dz of silu(z), times dz
+SIMD_INLINE vf silu_slope(vf z) {
+    vf s = vf_sigmoid(z);
+    return s * vf_fma(z, 1.0f - s, vf_set(1.0f));
+}
+
+SIMD_INLINE void apply_rows(float *y, const float *x, const NormChannels *p, bool silu,
+                            int64_t rows, int64_t c) {
+    for (int64_t r = 0; r < rows; r++, y += c, x += c)
+        for (int64_t i = 0; i < c; i += VLEN) {
+            int m = vf_left(c - i);
+            vf z = vf_fma(vf_load_n(x + i, m) - vf_load_n(p->mean + i, m),
+                          vf_load_n(p->gain + i, m), vf_load_n(p->bias + i, m));
+            vf_store_n(y + i, silu ? z * vf_sigmoid(z) : z, m);
+        }
+}
+
+void SIMD(groupnorm_apply)(float *y, const float *x, const NormChannels *p, bool silu, int64_t rows,
+                           int64_t c) {
+    if (silu)
+        apply_rows(y, x, p, true, rows, c);
+    else
+        apply_rows(y, x, p, false, rows, c);
+}
+
+SIMD_INLINE void back_rows(float *acc, float *dz, const float *dy, const float *x,
+                           const NormChannels *p, bool silu, int rows, int64_t c) {
+    for (int64_t i = 0; i < c; i += VLEN) {
+        int m = vf_left(c - i);
+        vf mean = vf_load_n(p->mean + i, m), rstd = vf_load_n(p->rstd + i, m),
+           off = vf_load_n(p->off + i, m);
+        vf gain = vf_load_n(p->gain + i, m), bias = vf_load_n(p->bias + i, m), s = {0}, q = {0};
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            vf v = vf_load_n(x + r * c + i, m) - mean, a = vf_load_n(dy + r * c + i, m);
+            if (silu) a *= silu_slope(vf_fma(v, gain, bias));
+            if (dz) vf_store_n(dz + r * c + i, a, m);
+            s = vf_fma(a, vf_fma(v, rstd, off), s);
+            q += a;
+        }
+        vf_store_n(acc + i, vf_load_n(acc + i, m) + s, m);
+        vf_store_n(acc + c + i, vf_load_n(acc + c + i, m) + q, m);
+    }
+}
+
+#define BACK_LOOP(dz_at, silu)                                                                    \
+    for (int64_t r = 0; r < rows;) {                                                              \
+        int64_t end = r + FLUSH < rows ? r + FLUSH : rows;                                        \
+        for (; r + 4 <= end; r += 4) back_rows(acc, dz_at, dy + r * c, x + r * c, p, silu, 4, c); \
+        for (; r < end; r++) back_rows(acc, dz_at, dy + r * c, x + r * c, p, silu, 1, c);         \
+        flush(sum, acc, 2 * c);                                                                   \
+    }
+
+void SIMD(groupnorm_back)(double *sum, float *acc, float *dz, const float *dy, const float *x,
+                          const NormChannels *p, bool silu, int64_t rows, int64_t c) {
+    memset(acc, 0, (size_t)(2 * c) * sizeof *acc);
+    if (dz && silu)
+        BACK_LOOP(dz + r * c, true)
+    else if (silu)
+        BACK_LOOP(NULL, true)
+    else
+        BACK_LOOP(NULL, false)
+}
+
+void SIMD(groupnorm_dx)(float *dx, const float *dz, const float *x, const float *mean,
+                        const float *a, const float *b, const float *k, int64_t rows, int64_t c) {
+    for (int64_t r = 0; r < rows; r++, dx += c, dz += c, x += c)
+        for (int64_t i = 0; i < c; i += VLEN) {
+            int m = vf_left(c - i);
+            vf v = vf_load_n(x + i, m) - vf_load_n(mean + i, m);
+            vf y = vf_fma(v, vf_load_n(b + i, m), vf_load_n(k + i, m));
+            vf_store_n(dx + i, vf_fma(vf_load_n(dz + i, m), vf_load_n(a + i, m), y), m);
+        }
+}
