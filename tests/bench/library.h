@@ -73,28 +73,29 @@ static void library_open(void) {
     DNNL_DO(dnnl_stream_create(&library_stream, library_engine, dnnl_stream_default_flags));
 }
 
+// What oneDNN wants to see before it makes a data gradient: its forward convolution.
+static dnnl_primitive_desc_t library_hint(const dnnl_convolution_desc_t *back) {
+    dnnl_convolution_desc_t forward;
+    dnnl_primitive_desc_t hint;
+    DNNL_DO(dnnl_convolution_forward_desc_init(&forward, dnnl_forward_training,
+                                               dnnl_convolution_direct, &back->diff_src_desc,
+                                               &back->weights_desc, NULL, &back->diff_dst_desc,
+                                               back->strides, back->padding[0], back->padding[1]));
+    DNNL_DO(dnnl_primitive_desc_create(&hint, &forward, NULL, library_engine, NULL));
+    return hint;
+}
+
 // Appends a primitive whose arguments get memories of their own, of the layouts that it chose.
-static dnnl_exec_arg_t *library_add(Library *l, const_dnnl_op_desc_t desc, const int *arg,
-                                    const dnnl_query_t *query, int cnt) {
-    dnnl_primitive_desc_t pd, hint = NULL;
-    const dnnl_convolution_desc_t *conv = desc;
-    if (conv->primitive_kind == dnnl_convolution && conv->prop_kind == dnnl_backward_data) {
-        dnnl_convolution_desc_t fwd;
-        dnnl_dims_t dilate = {0};
-        DNNL_DO(dnnl_dilated_convolution_forward_desc_init(
-            &fwd, dnnl_forward_training, dnnl_convolution_direct, &conv->diff_src_desc,
-            &conv->weights_desc, NULL, &conv->diff_dst_desc, conv->strides, dilate,
-            conv->padding[0], conv->padding[1]));
-        DNNL_DO(dnnl_primitive_desc_create(&hint, &fwd, NULL, library_engine, NULL));
-    }
+static void library_add(Library *l, const_dnnl_op_desc_t desc, dnnl_primitive_desc_t hint,
+                        const int *arg, const dnnl_query_t *query, int cnt) {
+    dnnl_primitive_desc_t pd;
     DNNL_DO(dnnl_primitive_desc_create(&pd, desc, NULL, library_engine, hint));
     DNNL_DO(dnnl_primitive_create(&l->primitive[l->cnt], pd));
     for (int i = 0; i < cnt; i++) {
         const dnnl_memory_desc_t *md = dnnl_primitive_desc_query_md(pd, query[i], 0);
         l->arg[l->cnt][i] = (dnnl_exec_arg_t){arg[i], library_memory(md)};
     }
-    l->arg_cnt[l->cnt] = cnt;
-    return l->arg[l->cnt++];
+    l->arg_cnt[l->cnt++] = cnt;
 }
 
 // y (m, n) = x (m, k) w (n, k)^T + bias; w in the library's own layout.
@@ -106,7 +107,8 @@ static Library *library_linear(const int64_t *d) {
                        b = library_desc(2, bs, dnnl_ab), y = library_desc(2, ys, dnnl_ab);
     dnnl_matmul_desc_t desc;
     DNNL_DO(dnnl_matmul_desc_init(&desc, &x, &w, &b, &y));
-    library_add(l, &desc, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS, DNNL_ARG_DST},
+    library_add(l, &desc, NULL,
+                (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS, DNNL_ARG_DST},
                 (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_weights_md,
                                  dnnl_query_dst_md},
                 4);
@@ -134,14 +136,16 @@ static Library *library_conv(LibraryConv c) {
         DNNL_DO(dnnl_convolution_backward_data_desc_init(&desc, dnnl_convolution_direct, &x, &w, &y,
                                                          stride, pad, pad));
         library_add(
-            l, &desc, (int[]){DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
+            l, &desc, library_hint(&desc),
+            (int[]){DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
             (dnnl_query_t[]){dnnl_query_diff_dst_md, dnnl_query_weights_md, dnnl_query_diff_src_md},
             3);
     } else {
         DNNL_DO(dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference,
                                                    dnnl_convolution_direct, &x, &w, &b, &y, stride,
                                                    pad, pad));
-        library_add(l, &desc, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS},
+        library_add(l, &desc, NULL,
+                    (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS},
                     (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md,
                                      dnnl_query_weights_md},
                     4);
@@ -162,14 +166,15 @@ static Library *library_conv_time(int64_t t, int64_t pixels, int64_t c, int64_t 
         DNNL_DO(dnnl_convolution_backward_data_desc_init(&desc, dnnl_convolution_direct, &x, &w, &y,
                                                          stride, pad, pad));
         library_add(
-            l, &desc, (int[]){DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
+            l, &desc, library_hint(&desc),
+            (int[]){DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
             (dnnl_query_t[]){dnnl_query_diff_dst_md, dnnl_query_weights_md, dnnl_query_diff_src_md},
             3);
     } else {
         DNNL_DO(dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference,
                                                    dnnl_convolution_direct, &x, &w, NULL, &y,
                                                    stride, pad, pad));
-        library_add(l, &desc, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
+        library_add(l, &desc, NULL, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
                     (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md},
                     3);
     }
@@ -186,7 +191,7 @@ static void library_matmul(Library *l, const dnnl_dims_t a, const dnnl_dims_t as
                        y = library_strided(4, c, cs);
     dnnl_matmul_desc_t desc;
     DNNL_DO(dnnl_matmul_desc_init(&desc, &x, &w, NULL, &y));
-    library_add(l, &desc, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
+    library_add(l, &desc, NULL, (int[]){DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
                 (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md}, 3);
 }
 static Library *library_attention(int64_t batch, int64_t heads, int64_t len, int64_t d,
@@ -204,7 +209,7 @@ static Library *library_attention(int64_t batch, int64_t heads, int64_t len, int
         library_matmul(l, q, qs, kt, kts, p, ps);
         dnnl_softmax_desc_t soft;
         DNNL_DO(dnnl_softmax_forward_desc_init(&soft, dnnl_forward_inference, &pd, 3));
-        library_add(l, &soft, (int[]){DNNL_ARG_SRC, DNNL_ARG_DST},
+        library_add(l, &soft, NULL, (int[]){DNNL_ARG_SRC, DNNL_ARG_DST},
                     (dnnl_query_t[]){dnnl_query_src_md, dnnl_query_dst_md}, 2);
         library_matmul(l, p, ps, q, qs, q, qs);
         l->arg[1][0].memory = l->arg[0][2].memory, l->arg[2][0].memory = l->arg[1][1].memory;
