@@ -256,7 +256,7 @@ void params_ignore(Params *p, const char *pattern) {
     p->ignore = more;
 }
 
-static bool ignored(const Params *p, const char *key) {
+bool params_ignores(const Params *p, const char *key) {
     for (int i = 0; i < p->ignore_cnt; i++)
         if (!fnmatch(p->ignore[i], key, 0)) return true;
     return false;
@@ -267,7 +267,7 @@ Err params_finish(const Params *p) {
     size_t left = 0, len = 0;
     for (size_t i = 0; i < p->cnt; i++) {
         const Item *it = &p->item[i];
-        if (it->used || ignored(p, it->key)) continue;
+        if (it->used || params_ignores(p, it->key)) continue;
         if (left++ < 5 && len < sizeof list)
             len += (size_t)snprintf(list + len, sizeof list - len, left == 1 ? "%s" : ", %s",
                                     it->entry->name);

@@ -49,6 +49,7 @@ Tensor *params_get_f32(Params *p, Graph *g, const char *key, Shape stored, Shape
 
 // Keys that match this fnmatch pattern (without the prefix) may stay unused ("*.position_ids"). Copied.
 void params_ignore(Params *p, const char *pattern);
+bool params_ignores(const Params *p, const char *key);
 
 // ---- Without a file: what does a model need? ----
 // A recorder has every key in whatever shape it is asked for. A graph built with it is for its shapes and

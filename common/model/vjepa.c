@@ -24,6 +24,7 @@ static const char *const part_name[PART_CNT] = {"encoder", "predictor", "target_
 
 struct Vjepa {
     VjepaConfig config;
+    bool is_borrowed;         // params are the caller's
     bool is_checkpoint;       // three dictionaries of one zip, opened one by one
     Params *params[PART_CNT]; // of a folder: all the same
 };
@@ -135,10 +136,21 @@ Err vjepa_open(Vjepa **out, const char *path) {
     return err;
 }
 
+Err vjepa_of_params(Vjepa **out, Json *config, Params *params) {
+    Vjepa *v = calloc(1, sizeof *v);
+    die_unless(v, "vjepa: out of memory");
+    v->is_borrowed = true;
+    for (int i = 0; i < PART_CNT; i++) v->params[i] = params;
+    Err err = read_config(config, &v->config);
+    if (err) vjepa_close(v);
+    *out = err ? NULL : v;
+    return err;
+}
+
 void vjepa_close(Vjepa *v) {
     if (!v) return;
     for (int i = 0; i < PART_CNT; i++)
-        if (i == 0 || v->is_checkpoint) params_close(v->params[i]);
+        if (!v->is_borrowed && (i == 0 || v->is_checkpoint)) params_close(v->params[i]);
     free(v);
 }
 

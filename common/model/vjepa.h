@@ -26,6 +26,7 @@
 #define COMMON_MODEL_VJEPA_H
 
 #include "common/base/rng.h"
+#include "common/format/json.h"
 #include "common/model/nn.h"
 
 typedef struct VjepaConfig {
@@ -44,6 +45,8 @@ typedef struct Vjepa Vjepa;
 // released checkpoint (.pth.tar) beside whose weights config.json lies in the same folder. Caller closes,
 // after every plan that uses it.
 Err vjepa_open(Vjepa **out, const char *path);
+// The same with weights that are open already, named as in the folder; borrowed.
+Err vjepa_of_params(Vjepa **out, Json *config, Params *params);
 void vjepa_close(Vjepa *v);
 const VjepaConfig *vjepa_config(const Vjepa *v);
 // After a build: no key of the files may be left over.
