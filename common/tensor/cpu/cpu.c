@@ -40,16 +40,12 @@ static void cpu_close(Backend *be) {
     free(dev);
 }
 
-static void add(Kernel *dst, const Kernel *src) {
-    if (src) *dst = *src;
-}
-
 Err backend_open_cpu(Backend **out, BackendOptions opt) {
     CpuDevice *dev = calloc(1, sizeof *dev);
     Backend *be = calloc(1, sizeof *be);
     Kernel *kernel = calloc(OP_COUNT, sizeof *kernel);
     die_unless(dev && be && kernel, "cpu: out of memory");
-#define OP(name, inputs_min, inputs_max, flags) add(&kernel[OP_##name], &cpu_kernel_##name);
+#define OP(name, inputs_min, inputs_max, flags) kernel[OP_##name] = cpu_kernel_##name;
 #include "common/tensor/op.def"
 #undef OP
     static const char *const isa[] = {"avx512", "avx2", "base"};
