@@ -66,8 +66,16 @@ static Err read_nested(Json *j, ClipVisionConfig *c) {
 }
 
 Err clip_vision_config(ClipVisionConfig *c, Json *j) {
-    *c = (ClipVisionConfig){768, 3072, 12,  12,   224,
-                            32,  3,    512, 1e-5, UNARY_quick_gelu}; // CLIPVisionConfig()
+    *c = (ClipVisionConfig){.width = 768,
+                            .hidden = 3072,
+                            .depth = 12,
+                            .heads = 12,
+                            .image = 224,
+                            .patch = 32,
+                            .channels = 3,
+                            .projection = 512,
+                            .eps = 1e-5,
+                            .act = UNARY_quick_gelu}; // CLIPVisionConfig()
     if (json_kind(j, "vision_config") == JSON_KIND_OBJECT) return read_nested(j, c);
     TRY(read_tower(j, c));
     TRY(json_want_int(j, "projection_dim", &c->projection));

@@ -100,7 +100,7 @@ void rewards_close(Rewards *r) {
 
 // ---- Pixels ----
 
-static Tensor *enter(const Rewards *r, const Term *t, Graph *g, Tensor *frames, int image,
+static Tensor *enter(const Rewards *r, const Term *t, Graph *g, Tensor *frames, int h, int w,
                      bool clip_colours) {
     PixelSpec imagenet = {.mean = PIXELS_IMAGENET_MEAN, .std = PIXELS_IMAGENET_STD};
     PixelSpec clip = {.mean = PIXELS_CLIP_MEAN, .std = PIXELS_CLIP_STD},
@@ -108,7 +108,8 @@ static Tensor *enter(const Rewards *r, const Term *t, Graph *g, Tensor *frames, 
     p.unit = r->video.unit;
     p.fit = t->spec.fit;
     p.resize = t->spec.antialias ? RESAMPLE_BILINEAR_AA : RESAMPLE_BILINEAR;
-    p.height = p.width = image;
+    p.height = h;
+    p.width = w;
     return pixels_enter(g, frames, &p);
 }
 
@@ -119,7 +120,7 @@ static void build_videomae(Rewards *r, Term *t, Graph *g, Tensor *frames, bool r
     int64_t len = frames->shape.dim[1];
     NN nn = {.g = g, .params = t->params};
     frames = op_slice(g, frames, 1, 0, len - len % t->videomae.tubelet);
-    Tensor *pixels = enter(r, t, g, frames, t->videomae.image, false);
+    Tensor *pixels = enter(r, t, g, frames, t->videomae.image, t->videomae.image, false);
     Tensor *logits = videomae_build(&nn, &t->videomae, recompute, pixels);
     *log_prob = videomae_log_prob(g, logits, t->class_idx);
     *term = t->spec.form == REWARD_PROB ? op_unary(g, UNARY_exp, *log_prob) : *log_prob;
@@ -129,7 +130,8 @@ static Tensor *build_aesthetic(Rewards *r, Term *t, Graph *g, Tensor *frames, bo
     const Shape s = frames->shape; // (1, L, H, W, 3): every frame is an image of a batch
     AestheticScore a;
     frames = op_reshape(g, frames, SHAPE(s.dim[1], 1, s.dim[2], s.dim[3], 3));
-    Tensor *pixels = enter(r, t, g, frames, aesthetic_config(t->aesthetic)->image, true);
+    int image = aesthetic_config(t->aesthetic)->image;
+    Tensor *pixels = enter(r, t, g, frames, image, image, true);
     aesthetic_build(t->aesthetic, g, pixels, recompute, &a);
     Tensor *x = a.score; // (L)
     if (x && t->spec.form == REWARD_ABS_TARGET)
@@ -199,7 +201,8 @@ static Err mask_inputs(Term *t, Graph *g) {
         Masks *m = &t->mask[j];
         char name[32];
         m->shape = (VjepaMaskShape){.t = t->clip_frames / c->tubelet,
-                                    .grid = c->image / c->patch,
+                                    .grid_h = c->image_h / c->patch,
+                                    .grid_w = c->image_w / c->patch,
                                     .from_time = t->first_frame / c->tubelet};
         TRY(vjepa_mask_counts(&vjepa_masks[j], (RngKey){.use = rng_use(RNG_MASKS, 0, 0, 0, j)},
                               &m->shape));
@@ -221,9 +224,9 @@ static Err build_vjepa(Rewards *r, Term *t, Graph *g, Tensor *frames, bool recom
     TRY(find_seam(r, t));
     Tensor *idx = window_index(r, t, g);
     TRY(mask_inputs(t, g));
-    Tensor *pixels =
-        op_gather(g, enter(r, t, g, frames, c->image, false), idx, 1); // resized once per frame
-    t->clips = op_reshape(g, pixels, SHAPE(t->windows, t->clip_frames, c->image, c->image, 3));
+    Tensor *pixels = op_gather(g, enter(r, t, g, frames, c->image_h, c->image_w, false), idx,
+                               1); // resized once per frame
+    t->clips = op_reshape(g, pixels, SHAPE(t->windows, t->clip_frames, c->image_h, c->image_w, 3));
     VjepaMask mask[2] = {t->mask[0].input, t->mask[1].input};
     vjepa_build(t->vjepa, g, t->clips, mask, 2, r->video.gradient, t->first_frame, recompute,
                 &t->loss);
@@ -295,7 +298,7 @@ Err rewards_build(Rewards *r, Graph *g, Tensor *frames, bool recompute, RewardGr
 
 static Err draw_term(const Term *t, Plan *plan, RngKey key, unsigned j) {
     VjepaMaskShape s = t->mask[j].shape;
-    int64_t room = t->windows * s.t * s.grid * s.grid;
+    int64_t room = t->windows * s.t * s.grid_h * s.grid_w;
     int32_t *list = malloc(2 * sizeof *list * (size_t)room);
     die_unless(list, "reward: out of memory for masks");
     Err err = ERR_OK;

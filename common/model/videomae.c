@@ -6,6 +6,7 @@
 //   + table (L, D): column 2i is sin(l / 10000^(2i/D)), column 2i+1 its cos; l counts tokens
 //   encoder.layer.0..depth-1                 pre-norm blocks, eps of the config; q and v have a bias, k none
 //   mean over L -> fc_norm (eps 1e-5) -> classifier -> logits (N, labels)
+//   (without mean pooling: videomae.layernorm, token 0 -> classifier)
 #include "common/model/videomae.h"
 
 #include <math.h>
@@ -77,8 +78,19 @@ static Err check(const Json *j, const VideoMaeConfig *c) {
 }
 
 Err videomae_config(VideoMaeConfig *c, Json *j) {
-    *c = (VideoMaeConfig){768, 3072, 12, 12,   224,   16,
-                          2,   16,   2,  true, 1e-12, UNARY_gelu_erf}; // VideoMAEConfig()
+    *c = (VideoMaeConfig){.width = 768,
+                          .hidden = 3072,
+                          .depth = 12,
+                          .heads = 12,
+                          .image = 224,
+                          .patch = 16,
+                          .tubelet = 2,
+                          .frames = 16,
+                          .labels = 2,
+                          .qv_bias = true,
+                          .mean_pooling = true,
+                          .eps = 1e-12,
+                          .act = UNARY_gelu_erf}; // VideoMAEConfig()
     TRY(json_get_int(j, "hidden_size", &c->width));
     TRY(json_get_int(j, "intermediate_size", &c->hidden));
     TRY(json_get_int(j, "num_hidden_layers", &c->depth));
@@ -91,7 +103,7 @@ Err videomae_config(VideoMaeConfig *c, Json *j) {
     TRY(json_get_bool(j, "qv_bias", &c->qv_bias)); // its name in newer releases
     TRY(json_get_f64(j, "layer_norm_eps", &c->eps));
     TRY(json_only_i64(j, "num_channels", 3));
-    TRY(json_only_bool(j, "use_mean_pooling", true));
+    TRY(json_get_bool(j, "use_mean_pooling", &c->mean_pooling));
     TRY(vit_activation(j, "hidden_act", &c->act));
     TRY(read_labels(j, &c->labels));
     TRY(json_finish(j, IGNORED));
@@ -123,6 +135,12 @@ static Tensor *position_table(Graph *g, int64_t tokens, int64_t width) {
     return graph_weight(g, "videomae.positions", DTYPE_F32, SHAPE(tokens, width), t);
 }
 
+// (N, L, D) -> (N, 1, D): what the head reads.
+static Tensor *pool(NN *nn, const VideoMaeConfig *c, Tensor *x) {
+    if (c->mean_pooling) return op_mean(nn->g, x, 1u << 1);
+    return nn_layernorm(nn, "layernorm", op_slice(nn->g, x, 1, 0, 1), c->eps);
+}
+
 Tensor *videomae_build(NN *nn, const VideoMaeConfig *c, bool recompute, Tensor *pixels) {
     if (!pixels) return NULL;
     char text[96];
@@ -142,9 +160,11 @@ Tensor *videomae_build(NN *nn, const VideoMaeConfig *c, bool recompute, Tensor *
     nn_push(nn, "encoder");
     x = vit_blocks(nn, &block, "layer", c->depth, recompute, x);
     nn_pop(nn);
+    x = pool(nn, c, x);
     nn_pop(nn);
-    x = op_reshape(g, op_mean(g, x, 1u << 1), SHAPE(s.dim[0], c->width));
-    return nn_linear(nn, "classifier", nn_layernorm(nn, "fc_norm", x, 1e-5), c->labels, true, NULL);
+    x = op_reshape(g, x, SHAPE(s.dim[0], c->width));
+    if (c->mean_pooling) x = nn_layernorm(nn, "fc_norm", x, 1e-5);
+    return nn_linear(nn, "classifier", x, c->labels, true, NULL);
 }
 
 Tensor *videomae_log_prob(Graph *g, Tensor *logits, int class_idx) {

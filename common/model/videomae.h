@@ -20,6 +20,7 @@ typedef struct VideoMaeConfig {
     int frames;                // the number the weights were trained with
     int labels;                // classes: entries of id2label
     bool qv_bias;              // q and v have a bias; k never has
+    bool mean_pooling;         // else the head reads token 0, after a LayerNorm of the encoder
     double eps;                // of the blocks; fc_norm has 1e-5
     UnaryKind act;
 } VideoMaeConfig;

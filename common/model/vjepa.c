@@ -51,14 +51,31 @@ static Err check(const Json *j, const VjepaConfig *c) {
     if (c->heads < 1 || c->width < 1 || c->width % c->heads || c->predictor_width % c->heads)
         FAIL(ERR_FORMAT, "%s: num_heads %d must divide embed_dim %d and pred_embed_dim %d", at,
              c->heads, c->width, c->predictor_width);
-    if (c->patch < 1 || c->image < c->patch || c->image % c->patch)
-        FAIL(ERR_FORMAT, "%s: crop_size %d is not a multiple of patch_size %d", at, c->image,
-             c->patch);
+    if (c->patch < 1 || c->image_h < c->patch || c->image_h % c->patch || c->image_w < c->patch ||
+        c->image_w % c->patch)
+        FAIL(ERR_FORMAT, "%s: crop_size %d x %d is not a multiple of patch_size %d", at, c->image_h,
+             c->image_w, c->patch);
     if (c->tubelet < 1 || c->frames < c->tubelet || c->frames % c->tubelet)
         FAIL(ERR_FORMAT, "%s: num_frames %d is not a multiple of tubelet_size %d", at, c->frames,
              c->tubelet);
     if (c->mask_tokens < 2)
         FAIL(ERR_FORMAT, "%s: num_mask_tokens is %d, want at least 2", at, c->mask_tokens);
+    return ERR_OK;
+}
+
+static Err read_size(Json *j, VjepaConfig *c) {
+    int64_t size[2];
+    int cnt;
+    if (json_kind(j, "crop_size") != JSON_KIND_ARRAY) {
+        TRY(json_want_int(j, "crop_size", &c->image_h));
+        c->image_w = c->image_h;
+        return ERR_OK;
+    }
+    TRY(json_want_i64s(j, "crop_size", size, 2, &cnt));
+    if (cnt != 2 || size[0] < 1 || size[1] < 1 || size[0] > 1 << 20 || size[1] > 1 << 20)
+        FAIL(ERR_FORMAT, "%s: crop_size wants a number or [height, width]", json_label(j));
+    c->image_h = (int)size[0];
+    c->image_w = (int)size[1];
     return ERR_OK;
 }
 
@@ -72,7 +89,7 @@ static Err read_config(Json *j, VjepaConfig *c) {
                        .uniform_power = true,
                        .mask_tokens = 2};
     TRY(json_only_str(j, "model_type", "vjepa"));
-    TRY(json_want_int(j, "crop_size", &c->image));
+    TRY(read_size(j, c));
     TRY(json_get_int(j, "patch_size", &c->patch));
     TRY(json_get_int(j, "num_frames", &c->frames));
     TRY(json_get_int(j, "tubelet_size", &c->tubelet));
@@ -85,7 +102,11 @@ static Err read_config(Json *j, VjepaConfig *c) {
     TRY(json_get_bool(j, "uniform_power", &c->uniform_power));
     TRY(json_only_bool(j, "use_mask_tokens", true));
     TRY(json_get_int(j, "num_mask_tokens", &c->mask_tokens));
-    TRY(json_only_f64(j, "loss_exp", 1));
+    double loss_exp = 1;
+    TRY(json_get_f64(j, "loss_exp", &loss_exp));
+    if (loss_exp != 1 && loss_exp != 2)
+        FAIL(ERR_FORMAT, "%s: loss_exp is %g, want 1 or 2", json_label(j), loss_exp);
+    c->squared = loss_exp == 2;
     TRY(json_finish(j, vit_config_ignored));
     return check(j, c);
 }
@@ -197,7 +218,7 @@ static Tensor *positions(NN *nn, const char *name, int64_t slots, int64_t tokens
 }
 
 static int64_t table_tokens(const VjepaConfig *c) {
-    return (int64_t)(c->frames / c->tubelet) * (c->image / c->patch) * (c->image / c->patch);
+    return (int64_t)(c->frames / c->tubelet) * (c->image_h / c->patch) * (c->image_w / c->patch);
 }
 
 // clips (N, T, S, S, 3) -> (N, |context| or L, D)
@@ -250,12 +271,12 @@ static bool clips_fit(Graph *g, const VjepaConfig *c, const Tensor *clips, Vjepa
                       int64_t first) {
     char text[96];
     Shape s = clips->shape;
-    if (!shape_equal(s, SHAPE(s.dim[0], s.dim[1], c->image, c->image, 3)) ||
+    if (!shape_equal(s, SHAPE(s.dim[0], s.dim[1], c->image_h, c->image_w, 3)) ||
         s.dim[1] % c->tubelet || s.dim[1] > c->frames)
         return graph_fail(
                    g, ERR_SHAPE,
                    "V-JEPA: clips are %s, want (N, T, %d, %d, 3), T a multiple of %d up to %d",
-                   shape_text(s, text), c->image, c->image, c->tubelet, c->frames),
+                   shape_text(s, text), c->image_h, c->image_w, c->tubelet, c->frames),
                false;
     if (option == VJEPA_SEGMENTED && (first <= 0 || first >= s.dim[1] || first % c->tubelet))
         return graph_fail(
@@ -318,10 +339,12 @@ void vjepa_build(Vjepa *v, Graph *g, Tensor *clips, const VjepaMask *mask, int m
         Tensor *ctx = encode(v, g, PART_ENCODER, for_z, mask[j].context, recompute);
         out->z[j] = predict(v, g, ctx, &mask[j], j, out->h->shape.dim[1], recompute);
         Tensor *diff = op_sub(g, out->z[j], op_gather(g, out->h, mask[j].masked, 1));
-        Tensor *mean = op_mean(g, op_unary(g, UNARY_abs, diff), 7);
+        Tensor *mean =
+            op_mean(g, op_unary(g, v->config.squared ? UNARY_square : UNARY_abs, diff), 7);
         sum = sum ? op_add(g, sum, mean) : mean;
     }
-    out->loss = op_reshape(g, sum ? op_affine(g, sum, 1.0 / mask_cnt, 0) : NULL, SHAPE(1));
+    out->loss = op_reshape(
+        g, sum ? op_affine(g, sum, (v->config.squared ? 0.5 : 1) / mask_cnt, 0) : NULL, SHAPE(1));
 }
 
 Err vjepa_grad(Graph *g, const VjepaLoss *out, Tensor *cot, Tensor *clips, Tensor **d_clips) {
@@ -346,15 +369,16 @@ static void sincos_axis(float *row, int64_t width, int64_t at, int64_t m, double
     }
 }
 
-float *vjepa_positions(Arena *a, int64_t t, int64_t grid, int64_t width, bool uniform_power) {
-    float *table = arena_array(a, float, t *grid *grid *width);
-    int64_t even = 2 * ((width + 5) / 6);
+float *vjepa_positions(Arena *a, int64_t t, int64_t grid_h, int64_t grid_w, int64_t width,
+                       bool uniform_power) {
+    int64_t frame = grid_h * grid_w, even = 2 * ((width + 5) / 6);
     int64_t m_time = uniform_power ? even : width / 2, m_space = uniform_power ? even : width / 4;
-    for (int64_t l = 0; l < t * grid * grid; l++) {
+    float *table = arena_array(a, float, t *frame *width);
+    for (int64_t l = 0; l < t * frame; l++) {
         float *row = table + l * width;
-        sincos_axis(row, width, 0, m_time, (double)(l / (grid * grid)));
-        sincos_axis(row, width, m_time, m_space, (double)(l / grid % grid));
-        sincos_axis(row, width, m_time + m_space, m_space, (double)(l % grid));
+        sincos_axis(row, width, 0, m_time, (double)(l / frame));
+        sincos_axis(row, width, m_time, m_space, (double)(l / grid_w % grid_h));
+        sincos_axis(row, width, m_time + m_space, m_space, (double)(l % grid_w));
     }
     return table;
 }
@@ -364,39 +388,40 @@ float *vjepa_positions(Arena *a, int64_t t, int64_t grid, int64_t width, bool un
 const VjepaMaskSpec vjepa_masks[2] = {{8, 0.15, 0.75, 1.5}, {2, 0.7, 0.75, 1.5}};
 
 typedef struct MaskDraw {
-    RngStream rng; // moves with every draw
-    int64_t grid, h, w;
-    bool all_context; // uncovered or not: what lies before the masked part is context
-    uint8_t *hidden;  // (grid, grid) of the clip at hand
+    RngStream rng;                 // moves with every draw
+    int64_t grid_h, grid_w, frame; // frame = grid_h * grid_w
+    int64_t h, w;                  // of a block
+    bool all_context;              // uncovered or not: what lies before the masked part is context
+    uint8_t *hidden;               // (grid_h, grid_w) of the clip at hand
 } MaskDraw;
 
 static void draw_size(MaskDraw *d, const VjepaMaskSpec *spec) {
     double u = rng_uniform(&d->rng, 0);
     d->rng.element++;
     double aspect = spec->aspect_min + u * (spec->aspect_max - spec->aspect_min);
-    double area = floor((double)(d->grid * d->grid) * spec->scale);
+    double area = floor((double)d->frame * spec->scale);
     d->h = (int64_t)rint(sqrt(area * aspect));
     d->w = (int64_t)rint(sqrt(area / aspect));
     if (d->h < 1) d->h = 1;
     if (d->w < 1) d->w = 1;
-    if (d->h > d->grid) d->h = d->grid;
-    if (d->w > d->grid) d->w = d->grid;
+    if (d->h > d->grid_h) d->h = d->grid_h;
+    if (d->w > d->grid_w) d->w = d->grid_w;
 }
 
 static void draw_blocks(MaskDraw *d, int blocks) {
-    memset(d->hidden, 0, (size_t)(d->grid * d->grid));
+    memset(d->hidden, 0, (size_t)d->frame);
     for (int b = 0; b < blocks; b++) {
-        int64_t top = rng_u32_below(&d->rng, (uint32_t)(d->grid - d->h + 1));
-        int64_t left = rng_u32_below(&d->rng, (uint32_t)(d->grid - d->w + 1));
+        int64_t top = rng_u32_below(&d->rng, (uint32_t)(d->grid_h - d->h + 1));
+        int64_t left = rng_u32_below(&d->rng, (uint32_t)(d->grid_w - d->w + 1));
         for (int64_t i = 0; i < d->h; i++)
-            memset(d->hidden + (top + i) * d->grid + left, 1, (size_t)d->w);
+            memset(d->hidden + (top + i) * d->grid_w + left, 1, (size_t)d->w);
     }
 }
 
 // The tokens with the given state from time step `first` to `end`, ascending. Returns how many.
 static int64_t list_tokens(const MaskDraw *d, bool hidden, int64_t first, int64_t end,
                            int32_t *out) {
-    int64_t cnt = 0, frame = d->grid * d->grid;
+    int64_t cnt = 0, frame = d->frame;
     for (int64_t i = first * frame; i < end * frame; i++)
         if (hidden == d->hidden[i % frame] || (!hidden && d->all_context)) out[cnt++] = (int32_t)i;
     return cnt;
@@ -410,12 +435,11 @@ static Err draw_clip(MaskDraw *d, int blocks, const VjepaMaskShape *s, int32_t *
         *n_masked = list_tokens(d, true, s->from_time, s->t, masked);
         if (*n_context && *n_context >= s->context_cnt && *n_masked >= s->masked_cnt) return ERR_OK;
     }
-    FAIL(
-        ERR_USAGE,
-        "V-JEPA masks: no draw of %d blocks %lldx%lld on a grid of %lld leaves %lld context and %lld "
-        "masked tokens",
-        blocks, (long long)d->h, (long long)d->w, (long long)d->grid, (long long)s->context_cnt,
-        (long long)s->masked_cnt);
+    FAIL(ERR_USAGE,
+         "V-JEPA masks: no draw of %d blocks %lldx%lld on %lldx%lld leaves %lld context and %lld "
+         "masked tokens",
+         blocks, (long long)d->h, (long long)d->w, (long long)d->grid_h, (long long)d->grid_w,
+         (long long)s->context_cnt, (long long)s->masked_cnt);
 }
 
 // Moves rows of `stride` entries together to rows of cnt.
@@ -426,10 +450,14 @@ static void close_rows(int32_t *rows, int64_t batch, int64_t stride, int64_t cnt
 
 Err vjepa_mask_draw(const VjepaMaskSpec *spec, RngKey key, int64_t batch, VjepaMaskShape *s,
                     int32_t *context, int32_t *masked) {
-    int64_t all = s->t * s->grid * s->grid, least_context = all, least_masked = all, c, m;
-    MaskDraw d = {.rng = rng_stream(key), .grid = s->grid, .all_context = s->from_time > 0};
+    int64_t all = s->t * s->grid_h * s->grid_w, least_context = all, least_masked = all, c, m;
+    MaskDraw d = {.rng = rng_stream(key),
+                  .grid_h = s->grid_h,
+                  .grid_w = s->grid_w,
+                  .frame = s->grid_h * s->grid_w,
+                  .all_context = s->from_time > 0};
     Err err = ERR_OK;
-    d.hidden = malloc((size_t)(s->grid * s->grid));
+    d.hidden = malloc((size_t)d.frame);
     die_unless(d.hidden, "vjepa: out of memory for a mask");
     draw_size(&d, spec);
     for (int64_t n = 0; n < batch; n++) {
@@ -448,12 +476,13 @@ out:
 
 // Each draw has a block size of its own: 64 keys, not one batch of 64.
 Err vjepa_mask_counts(const VjepaMaskSpec *spec, RngKey key, VjepaMaskShape *s) {
-    int64_t all = s->t * s->grid * s->grid, least_context = all, least_masked = all;
+    int64_t all = s->t * s->grid_h * s->grid_w, least_context = all, least_masked = all;
     int32_t *room = malloc(2 * sizeof *room * (size_t)all);
     die_unless(room, "vjepa: out of memory for masks");
     Err err = ERR_OK;
     for (uint64_t i = 0; i < 64; i++, key.sample++) {
-        VjepaMaskShape one = {.t = s->t, .grid = s->grid, .from_time = s->from_time};
+        VjepaMaskShape one = {
+            .t = s->t, .grid_h = s->grid_h, .grid_w = s->grid_w, .from_time = s->from_time};
         TRY_OUT(vjepa_mask_draw(spec, key, 1, &one, room, room + all));
         if (one.context_cnt < least_context) least_context = one.context_cnt;
         if (one.masked_cnt < least_masked) least_masked = one.masked_cnt;

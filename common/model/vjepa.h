@@ -5,7 +5,7 @@
 //
 //     z_j = predictor(encoder(x[C_j]), C_j, M_j, mask token j)      j = 0 short-range, 1 long-range masks
 //     h   = layernorm(target_encoder(x)), no gain, eps 1e-5
-//     L   = 1/2 sum_j mean |z_j - h[M_j]|                           the reward is -L
+//     L   = 1/2 sum_j mean |z_j - h[M_j]|^p / p                     p = loss_exp = 1; the reward is -L
 //
 // Pixels reach L on two paths, Z (through z) and H (through h). The value never depends on the option:
 //     stop_target   Z          V-JEPA's own autograd graph
@@ -30,13 +30,15 @@
 #include "common/model/nn.h"
 
 typedef struct VjepaConfig {
-    int image, patch;    // crop_size, pixels
-    int frames, tubelet; // of the position tables; clips may be shorter
+    int image_h, image_w; // crop_size: one number or [height, width]
+    int patch;            // pixels
+    int frames, tubelet;  // of the position tables; clips may be shorter
     int width, depth, heads;
     int predictor_width, predictor_depth; // its heads are the encoder's
     double mlp_ratio;
     bool uniform_power; // how the position table was built
     int mask_tokens;
+    bool squared; // loss_exp 2 instead of 1
 } VjepaConfig;
 
 typedef struct Vjepa Vjepa;
@@ -79,7 +81,7 @@ typedef struct VjepaLoss {
     int64_t entry_frame; // first frame of clips that entry[] begins with
 } VjepaLoss;
 
-// clips (N, T, image, image, 3), normalised; T a multiple of tubelet, at most `frames`. mask: mask_cnt 1 or 2.
+// clips (N, T, image_h, image_w, 3), normalised; T a multiple of tubelet, at most `frames`. mask: mask_cnt 1 or 2.
 // first_frame: for VJEPA_SEGMENTED, a multiple of tubelet within (0, T); else 0. Failures are the graph's.
 void vjepa_build(Vjepa *v, Graph *g, Tensor *clips, const VjepaMask *mask, int mask_cnt,
                  VjepaGradient option, int64_t first_frame, bool recompute, VjepaLoss *out);
@@ -88,10 +90,11 @@ void vjepa_build(Vjepa *v, Graph *g, Tensor *clips, const VjepaMask *mask, int m
 // gives zeros in front of its first frame.
 Err vjepa_grad(Graph *g, const VjepaLoss *out, Tensor *cot, Tensor *clips, Tensor **d_clips);
 
-// The position table as V-JEPA makes it, (t * grid * grid, width): per axis a sin-cos of integer positions,
+// The position table as V-JEPA makes it, (t * grid_h * grid_w, width): per axis a sin-cos of integer positions,
 // [all sin | all cos], axes in the order time, height, width, cut to `width` columns. What the checkpoint
 // holds is what is used; this is for tests and for files without one. Memory of the arena.
-float *vjepa_positions(Arena *a, int64_t t, int64_t grid, int64_t width, bool uniform_power);
+float *vjepa_positions(Arena *a, int64_t t, int64_t grid_h, int64_t grid_w, int64_t width,
+                       bool uniform_power);
 
 // ---- Masks ---------------------------------------------------------------------------------------
 
@@ -104,18 +107,18 @@ typedef struct VjepaMaskSpec {
 extern const VjepaMaskSpec
     vjepa_masks[2]; // short-range: 8 of 0.15; long-range: 2 of 0.7; aspect 0.75 to 1.5
 
-// Draws masks for `batch` clips of t x grid x grid tokens. One block size for all of them, a place per
+// Draws masks for `batch` clips of t x grid_h x grid_w tokens. One block size for all of them, a place per
 // block and clip. C is what no block covers, redrawn when empty; with from_time > 0 (segmented) C is all tokens
 // of earlier time steps and M what blocks cover from there on. All lists are cut to the shortest (leading
 // entries), as V-JEPA does across its batch. shape's context_cnt and masked_cnt on entry are limits for that (0:
 // none): places are redrawn until lists reach them, because a plan has fixed shapes. Draw once with a large
 // batch and no limit to learn counts that later draws can reach (vjepa_mask_counts).
-// On return they are the counts: context (batch, context_cnt), masked (batch, masked_cnt), ascending; room for batch * t * grid * grid
+// On return they are the counts: context (batch, context_cnt), masked (batch, masked_cnt), ascending; room for batch * t * grid_h * grid_w
 // each. Numbers are elements of `key` (use RNG_MASKS, draw = the generator's number). ERR_USAGE if 1000 draws
 // do not reach the limits.
 typedef struct VjepaMaskShape {
-    int64_t t, grid;   // tokens of a clip: t * grid * grid
-    int64_t from_time; // 0, or the first time step that may be masked
+    int64_t t, grid_h, grid_w; // tokens of a clip: their product
+    int64_t from_time;         // 0, or the first time step that may be masked
     int64_t context_cnt, masked_cnt;
 } VjepaMaskShape;
 Err vjepa_mask_draw(const VjepaMaskSpec *spec, RngKey key, int64_t batch, VjepaMaskShape *shape,

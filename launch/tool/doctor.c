@@ -127,7 +127,7 @@ static Err expect_vjepa(Patient *p, NN *nn) {
     TRY(vjepa_of_params(&v, p->part->config, nn->params));
     const VjepaConfig *c = vjepa_config(v);
     Tensor *clips =
-        graph_input(p->g, "clips", DTYPE_F32, SHAPE(1, c->tubelet, c->image, c->image, 3));
+        graph_input(p->g, "clips", DTYPE_F32, SHAPE(1, c->tubelet, c->image_h, c->image_w, 3));
     for (int i = 0; i < 2; i++) {
         mask[i].context = graph_input(p->g, "context", DTYPE_I32, SHAPE(1, 1));
         mask[i].masked = graph_input(p->g, "masked", DTYPE_I32, SHAPE(1, 1));

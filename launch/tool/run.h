@@ -23,7 +23,11 @@ typedef struct RunTakes {
     bool is_index; // whole numbers, I32
 } RunTakes;
 
-enum { RUN_INPUTS_MAX = 64, RUN_OUTPUTS_MAX = 64, RUN_WRT_MAX = 8192 };
+enum {
+    RUN_INPUTS_MAX = 1024,
+    RUN_OUTPUTS_MAX = 3072,
+    RUN_WRT_MAX = 8192
+}; // a scheduler of 1000 steps
 
 typedef struct RunInput {
     const char *name;
