@@ -26,7 +26,6 @@ void stage_plan_write(const StagePlan *p, FILE *out) {
     write_text(out, "numerics", p->numerics);
     const BoardSpec *b = &p->board;
     fprintf(out, ", \"window\": [%d, %d]", p->window_at, p->window_steps);
-    fprintf(out, ", \"window\": [%d, %d]", p->window_at, p->window_steps);
     fprintf(out, ", \"theta_cnt\": %lld, \"rank\": %u, \"alpha\": %.17g, \"modules\": {",
             (long long)b->theta_cnt, b->rank, b->alpha);
     for (uint32_t i = 0; i < b->module_cnt; i++) {
