@@ -74,7 +74,8 @@ static Err open_all(Rewards *r, const RewardSpec *spec) {
 Err rewards_open(Rewards **out, const RewardSpec *spec, int cnt, const RewardVideo *video) {
     if (cnt < 1 || cnt > REWARD_TERMS_MAX)
         FAIL(ERR_USAGE, "reward: %d terms, want 1 to %d", cnt, REWARD_TERMS_MAX);
-    if (video->segments < 1 || video->frames % video->segments)
+    if (video->segments < 1 ||
+        (video->frames % video->segments && video->frames % video->segments != 1))
         FAIL(ERR_USAGE, "reward: %lld frames are not %lld equal segments", (long long)video->frames,
              (long long)video->segments);
     Rewards *r = calloc(1, sizeof *r);
@@ -144,9 +145,17 @@ static Tensor *build_aesthetic(Rewards *r, Term *t, Graph *g, Tensor *frames, bo
 
 static int64_t clamp64(int64_t x, int64_t lo, int64_t hi) { return x < lo ? lo : x > hi ? hi : x; }
 
+// The first frame of segment s >= 1 within all frames.
+static int64_t seam_frame(const Rewards *r, int64_t s) {
+    int64_t len = r->video.frames, cnt = r->video.segments;
+    if (len % cnt == 0) return s * (len / cnt);
+    int64_t each = (len + cnt - 1) / cnt; // the others are one frame shorter
+    return each + (s - 1) * (each - 1);
+}
+
 // First frames of the windows; returns how many. room of L entries. Not for linspace, whose one window is spread.
 static int64_t window_starts(const Rewards *r, int64_t clip, int64_t *start) {
-    int64_t len = r->video.frames, last = len - clip, cnt = 0, segment = len / r->video.segments;
+    int64_t len = r->video.frames, last = len - clip, cnt = 0;
     if (r->video.windows == REWARD_SLIDE) {
         for (int64_t at = 0; at <= last; at += r->video.slide > 0 ? r->video.slide : 1)
             start[cnt++] = at;
@@ -154,7 +163,7 @@ static int64_t window_starts(const Rewards *r, int64_t clip, int64_t *start) {
         start[cnt++] = last / 2;
     } else {
         for (int64_t s = 1; s < r->video.segments; s++)
-            start[cnt++] = clamp64(s * segment - clip / 2, 0, last);
+            start[cnt++] = clamp64(seam_frame(r, s) - clip / 2, 0, last);
     }
     return cnt;
 }
@@ -176,20 +185,20 @@ static Tensor *window_index(Rewards *r, Term *t, Graph *g) {
 
 // Segmented: where the newer segment begins within each window, the same for all.
 static Err find_seam(Rewards *r, Term *t) {
-    int64_t len = r->video.frames, clip = t->clip_frames, segment = len / r->video.segments;
+    int64_t len = r->video.frames, clip = t->clip_frames;
     t->first_frame = 0;
     if (r->video.gradient != VJEPA_SEGMENTED) return ERR_OK;
     if (r->video.windows != REWARD_SEAM || r->video.segments < 2)
         FAIL(ERR_USAGE,
              "vjepa.gradient: segmented needs vjepa.windows: seam and at least 2 segments");
     for (int64_t s = 1; s < r->video.segments; s++) {
-        int64_t seam = s * segment - clamp64(s * segment - clip / 2, 0, len - clip);
+        int64_t first = seam_frame(r, s), seam = first - clamp64(first - clip / 2, 0, len - clip);
         if (t->first_frame && seam != t->first_frame)
             FAIL(
                 ERR_USAGE,
-                "vjepa.gradient: segmented wants every seam at the same frame of its window; segments of "
-                "%lld frames are too short for windows of %lld",
-                (long long)segment, (long long)clip);
+                "vjepa.gradient: segmented wants every seam at the same frame of its window; segments are "
+                "too short for windows of %lld frames",
+                (long long)clip);
         t->first_frame = seam;
     }
     return ERR_OK;

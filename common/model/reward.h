@@ -48,8 +48,10 @@ typedef struct RewardSpec {
 } RewardSpec;
 
 typedef struct RewardVideo {
-    int64_t frames, segments; // frames in all (L) and the number of equal segments they make
-    bool unit;                // frames are in [0, 1] already, no clamp
+    // frames in all (L). Segments are equally long; or (L one more than a multiple of their number) all but the
+    // first have lost the frame that repeats the one before.
+    int64_t frames, segments;
+    bool unit; // frames are in [0, 1] already, no clamp
     RewardWindows windows;
     int64_t slide;
     VjepaGradient gradient;
