@@ -20,6 +20,7 @@ endif
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+.DEFAULT_GOAL := all
 MAKEFLAGS += -j$(shell nproc)
 B := $(BUILD)/$(BACKEND)-$(MODE)
 
