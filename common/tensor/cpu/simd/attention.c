@@ -7,7 +7,7 @@
 // Up to SHORT_MAX tokens (frames at one pixel) packing would cost more than the product. There the scores
 // lie transposed, S^T[key][query] with queries across the lanes: maxima, sums and exponentials need no work
 // across lanes, K and V are read in place, and only Q (and dO) is transposed, in registers.
-#include "common/tensor/cpu/simd/simd.h"
+#include "common/tensor/cpu/simd/fast.h"
 
 enum {
     MR = VLEN == 16 ? 14 : 6, // rows of a gemm tile, see gemm.c
@@ -22,26 +22,9 @@ enum {
     BLOCK_TILES_MAX = VLEN == 16 ? 4 : 8,
 };
 
-static const float LOG2E = 1.44269504088896341f;
-
 static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
-
-// 2^x for x <= 0; 0 from 2^-126 on. Cephes exp2f.
-SIMD_INLINE vf exp2_negative(vf x) {
-    x = vf_max(vf_set(-127.0f), x);
-    vf n;
-    vi k = vf_round(x, &n);
-    vf f = x - n, p = vf_set(1.535336188319500e-4f);
-    p = vf_fma(p, f, vf_set(1.339887440266574e-3f));
-    p = vf_fma(p, f, vf_set(9.618437357674640e-3f));
-    p = vf_fma(p, f, vf_set(5.550332471162809e-2f));
-    p = vf_fma(p, f, vf_set(2.402264791363012e-1f));
-    p = vf_fma(p, f, vf_set(6.931472028550421e-1f));
-    p = vf_fma(p, f, vf_set(1.0f));
-    return p * (vf)((k + 127) << 23);
-}
 
 // ---- Transposition in registers ----------------------------------------------------------------
 
@@ -161,7 +144,7 @@ static int64_t keys_seen(const SdpaHead *h, int64_t i, int64_t rows) {
 // Scores of queries [i, i + rows) to exp(scale (s - max)), and 1 / their sums. Zero behind the last seen key.
 static void softmax_block(const SdpaHead *h, const Block *b, int64_t i, int64_t rows) {
     int64_t end = round_up(keys_seen(h, i, rows), NR);
-    vf a = vf_set(h->scale * LOG2E);
+    vf a = vf_set(h->scale * FAST_LOG2E);
     for (int64_t r = 0; r < rows; r++) {
         float *s = b->p + r * b->ld;
         int64_t n = keys_seen(h, i + r, 1), j;
@@ -175,8 +158,8 @@ static void softmax_block(const SdpaHead *h, const Block *b, int64_t i, int64_t 
         vf shift = vf_set(vf_max_lane(vf_max(top, top1))) * a;
         vf sum = {0}, sum1 = {0};
         for (j = 0; j < end; j += NR) {
-            vf e = exp2_negative(vf_load(s + j) * a - shift),
-               e1 = exp2_negative(vf_load(s + j + VLEN) * a - shift);
+            vf e = fast_exp2(vf_load(s + j) * a - shift),
+               e1 = fast_exp2(vf_load(s + j + VLEN) * a - shift);
             vf_store(s + j, e);
             vf_store(s + j + VLEN, e1);
             sum += e;
@@ -310,15 +293,18 @@ SIMD_INLINE void short_tile(int rows, int vectors, float *y, int64_t ldy, const 
     case rows:                                                                \
         short_tile(rows, vectors, y, ldy, a, as, aks, b, ldb, k, lanes, add); \
         break;
-#define SHORT_CASES_6(v, as, aks)                                                 \
-    SHORT_CASE(1, v, as, aks)                                                     \
-    SHORT_CASE(2, v, as, aks) SHORT_CASE(3, v, as, aks) SHORT_CASE(4, v, as, aks) \
-        SHORT_CASE(5, v, as, aks) SHORT_CASE(6, v, as, aks)
+#define SHORT_CASES_6(v, as, aks) \
+    SHORT_CASE(1, v, as, aks)     \
+    SHORT_CASE(2, v, as, aks)     \
+    SHORT_CASE(3, v, as, aks)     \
+    SHORT_CASE(4, v, as, aks) SHORT_CASE(5, v, as, aks) SHORT_CASE(6, v, as, aks)
 #if defined __AVX512F__
-#define SHORT_CASES(v, as, aks)                                                   \
-    SHORT_CASES_6(v, as, aks)                                                     \
-    SHORT_CASE(7, v, as, aks) SHORT_CASE(8, v, as, aks) SHORT_CASE(9, v, as, aks) \
-        SHORT_CASE(10, v, as, aks) SHORT_CASE(11, v, as, aks) SHORT_CASE(12, v, as, aks)
+#define SHORT_CASES(v, as, aks)                                                     \
+    SHORT_CASES_6(v, as, aks)                                                       \
+    SHORT_CASE(7, v, as, aks)                                                       \
+    SHORT_CASE(8, v, as, aks)                                                       \
+    SHORT_CASE(9, v, as, aks) SHORT_CASE(10, v, as, aks) SHORT_CASE(11, v, as, aks) \
+        SHORT_CASE(12, v, as, aks)
 #else
 #define SHORT_CASES SHORT_CASES_6
 #endif
@@ -409,7 +395,7 @@ SIMD_INLINE void short_softmax(const SdpaHead *h, float *p, int64_t i, int vecto
         vf top = vf_load(s), sum = {0};
         for (int64_t j = 1; j < h->lk; j++) top = vf_max(top, vf_load(s + j * NR));
         for (int64_t j = 0; j < h->lk; j++) {
-            vf e = exp2_negative(vf_load(s + j * NR) - top);
+            vf e = fast_exp2(vf_load(s + j * NR) - top);
             vf_store(s + j * NR, e);
             sum += e;
         }
@@ -429,7 +415,7 @@ static void short_transpose(float *dst, const Short *s, const float *x, int64_t 
 static int short_probabilities(const SdpaHead *h, const Short *s, int64_t i, int64_t n) {
     int lanes = (int)round_up(n, VLEN);
     short_copy(s, s->q, h->q, i, n, h->d);
-    short_transpose(s->qt, s, s->q, n, h->d, h->scale * LOG2E);
+    short_transpose(s->qt, s, s->q, n, h->d, h->scale * FAST_LOG2E);
     short_gemm(s->p, NR, s->k, s->ld, false, s->qt, NR, h->lk, lanes, h->d, false);
     short_softmax(h, s->p, i, lanes / VLEN);
     return lanes;

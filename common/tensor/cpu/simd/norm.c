@@ -2,7 +2,7 @@
 //
 // Means are taken first and subtracted before anything is squared, so that a mean far from zero costs no
 // digits. Sums over many rows run in f32 over FLUSH rows and are then added to doubles.
-#include "common/tensor/cpu/simd/simd.h"
+#include "common/tensor/cpu/simd/fast.h"
 
 enum { FLUSH = 64 };
 
@@ -13,32 +13,39 @@ typedef struct RowStats {
     float rstd;
 } RowStats;
 
-static float sum_of(const float *x, float shift, bool square, int64_t n) {
-    vf acc[4] = {0};
+// Sums of x - shift and, into *square, of its square.
+SIMD_INLINE float row_sums(const float *x, float shift, float *square, int64_t n) {
+    vf s[4] = {0}, q[4] = {0};
     int64_t i = 0;
     for (; i + 4 * VLEN <= n; i += 4 * VLEN)
 #pragma GCC unroll 4
         for (int k = 0; k < 4; k++) {
             vf v = vf_load(x + i + k * VLEN) - shift;
-            acc[k] = square ? vf_fma(v, v, acc[k]) : acc[k] + v;
+            s[k] += v;
+            if (square) q[k] = vf_fma(v, v, q[k]);
         }
-    for (; i < n; i += VLEN) {
-        int m = vf_left(n - i);
-        vf v = vf_load_n(x + i, m) - shift;
-        if (m < VLEN)
-            for (int k = m; k < VLEN; k++) v[k] = 0;
-        acc[0] = square ? vf_fma(v, v, acc[0]) : acc[0] + v;
+    float tail = 0, tail_square = 0;
+    for (; i + VLEN <= n; i += VLEN) {
+        vf v = vf_load(x + i) - shift;
+        s[0] += v;
+        if (square) q[0] = vf_fma(v, v, q[0]);
     }
-    return vf_sum((acc[0] + acc[1]) + (acc[2] + acc[3]));
+    for (; i < n; i++) {
+        float v = x[i] - shift;
+        tail += v;
+        tail_square += v * v;
+    }
+    if (square) *square = vf_sum((q[0] + q[1]) + (q[2] + q[3])) + tail_square;
+    return vf_sum((s[0] + s[1]) + (s[2] + s[3])) + tail;
 }
 
 // The first mean is good to some f32 digits; the mean of what remains repairs it.
-static RowStats row_stats(const float *x, double eps, int64_t n) {
-    RowStats s;
-    s.mean = sum_of(x, 0, false, n) / (float)n;
-    s.low = sum_of(x, s.mean, false, n) / (float)n;
-    double var = (double)sum_of(x, s.mean, true, n) / (double)n - (double)s.low * s.low;
-    s.rstd = (float)(1 / sqrt((var > 0 ? var : 0) + eps));
+SIMD_INLINE RowStats row_stats(const float *x, double eps, int64_t n) {
+    float square, inv = 1.0f / (float)n;
+    RowStats s = {.mean = row_sums(x, 0, NULL, n) * inv};
+    s.low = row_sums(x, s.mean, &square, n) * inv;
+    float var = square * inv - s.low * s.low;
+    s.rstd = 1.0f / sqrtf((var > 0 || var != var ? var : 0) + (float)eps);
     return s;
 }
 
@@ -134,27 +141,27 @@ void SIMD(groupnorm_moments)(double *sum, float *acc, const float *x, const floa
 
 // d/dz of silu(z), times dz
 SIMD_INLINE vf silu_slope(vf z) {
-    vf s = vf_sigmoid(z);
+    vf s = fast_sigmoid(z);
     return s * vf_fma(z, 1.0f - s, vf_set(1.0f));
 }
 
-SIMD_INLINE void apply_rows(float *y, const float *x, const NormChannels *p, bool silu,
-                            int64_t rows, int64_t c) {
+SIMD_INLINE void apply_rows(float *y, const float *x, NormChannels p, bool silu, int64_t rows,
+                            int64_t c) {
     for (int64_t r = 0; r < rows; r++, y += c, x += c)
         for (int64_t i = 0; i < c; i += VLEN) {
             int m = vf_left(c - i);
-            vf z = vf_fma(vf_load_n(x + i, m) - vf_load_n(p->mean + i, m),
-                          vf_load_n(p->gain + i, m), vf_load_n(p->bias + i, m));
-            vf_store_n(y + i, silu ? z * vf_sigmoid(z) : z, m);
+            vf z = vf_fma(vf_load_n(x + i, m) - vf_load_n(p.mean + i, m), vf_load_n(p.gain + i, m),
+                          vf_load_n(p.bias + i, m));
+            vf_store_n(y + i, silu ? z * fast_sigmoid(z) : z, m);
         }
 }
 
 void SIMD(groupnorm_apply)(float *y, const float *x, const NormChannels *p, bool silu, int64_t rows,
                            int64_t c) {
     if (silu)
-        apply_rows(y, x, p, true, rows, c);
+        apply_rows(y, x, *p, true, rows, c);
     else
-        apply_rows(y, x, p, false, rows, c);
+        apply_rows(y, x, *p, false, rows, c);
 }
 
 SIMD_INLINE void back_rows(float *acc, float *dz, const float *dy, const float *x,
