@@ -38,6 +38,7 @@ typedef struct Patient {
     Arena arena;
     const char *name, *path;
     ModelPart *part;
+    const char *unreadable; // why its weights cannot be opened; NULL: they can
     Graph *g;
     Params *expected; // a recorder
     Lora *lora;       // for classes that are trained; else NULL
@@ -301,21 +302,25 @@ static Err examine_weights(Patient *p, Err (*expect)(Patient *p, NN *nn)) {
         return ERR_OK;
     }
     tell_expected(p);
-    if (p->part->weights) {
+    if (!p->unreadable) {
         tell_weights(p);
         compare(p);
     } else {
-        problem(p, "weights", "none in this folder");
+        problem(p, "weights", p->unreadable);
     }
     if (p->lora) tell_lora(p);
     return ERR_OK;
 }
 
-static bool has_weights(const char *path) {
-    ModelPart *part = NULL;
-    Err err = model_dir_open(&part, path, NULL, NULL, NULL);
-    model_dir_close(part);
-    return !err;
+// Opens the weights too, if they can be opened.
+static void open_weights(Patient *p) {
+    ModelPart *whole = NULL;
+    if (model_dir_open(&whole, p->path, NULL, NULL, NULL)) {
+        p->unreadable = arena_strdup(&p->arena, err_text());
+        return;
+    }
+    model_dir_close(p->part);
+    p->part = whole;
 }
 
 static Err examine(Patient *p) {
@@ -328,11 +333,7 @@ static Err examine(Patient *p) {
     if (strstr(class_name, "Scheduler")) return p->d->keys ? ERR_OK : check_scheduler(p);
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
         if (strcmp(classes[i].class_name, class_name)) continue;
-        if (has_weights(p->path)) {
-            model_dir_close(p->part);
-            p->part = NULL;
-            TRY(model_dir_open(&p->part, p->path, NULL, NULL, NULL));
-        }
+        open_weights(p);
         return examine_weights(p, classes[i].expect);
     }
     if (!access(arena_printf(&p->arena, "%s/preprocessor_config.json", p->path), F_OK) ||
