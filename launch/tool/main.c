@@ -10,6 +10,7 @@ static const struct {
 } tools[] = {
     {"forward", tool_forward},
     {"doctor", tool_doctor},
+    {"inline", tool_inline},
 };
 
 int main(int argc, char **argv) {

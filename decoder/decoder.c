@@ -1,0 +1,336 @@
+// decoder: VAE plans by number of frames, and the four steps that use them.
+//
+// One decode call is one video: a chunk of decode.chunk frames. A plan exists for each chunk length that the
+// run needs: full chunks and the shorter last one, of the scored frames and of a whole segment.
+#include "decoder/decoder.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/rng.h"
+#include "common/format/media.h"
+#include "common/model/vae_temporal.h"
+#include "common/stages/frames.h"
+#include "common/stages/setup.h"
+#include "common/tensor/grad.h"
+
+enum { PLANS_MAX = 4 };
+
+// Decoding, or its vjp, of n frames.
+typedef struct ChunkPlan {
+    int64_t n;
+    Graph *graph;
+    Plan *plan;
+    Tensor *z;   // (1, n, h, w, C) latents of the denoiser
+    Tensor *cot; // vjp: (1, n, H, W, 3)
+    Tensor *out; // frames (1, n, H, W, 3), or dR/dz
+} ChunkPlan;
+
+typedef struct Decoder {
+    const Config *cfg;
+    Backend *be;
+    ModelPart *part;
+    Params *params;
+    VaeTemporalConfig vae;
+    ChunkPlan decode[PLANS_MAX], pull[PLANS_MAX];
+    Graph *encode_graph;
+    Plan *encode_plan;
+    Tensor *image, *latent;              // (1, 1, H, W, 3) in [-1, 1]; (1, 1, h, w, C)
+    float *noise;                        // (3, H, W), at work
+    float *frames;                       // the last chunk of a segment, for the hand-over
+    int64_t h, w, frame_cnt, latent_cnt; // latent size; values of one frame, of one latent frame
+} Decoder;
+
+// ---- Plans ----
+
+static Err build_chunk(Decoder *d, ChunkPlan *c, bool vjp) {
+    int64_t n = c->n, channels = d->vae.latent_channels;
+    Graph *g = c->graph = graph_new();
+    NN nn = {.g = g, .params = d->params};
+    c->z = graph_input(g, "latents", DTYPE_F32, SHAPE(1, n, d->h, d->w, channels));
+    Tensor *scaled = op_affine(g, c->z, 1 / d->vae.scaling_factor, 0);
+    Tensor *frames = vae_temporal_decode(
+        &nn, &d->vae, scaled, (VaeTemporalOptions){.recompute = vjp && d->cfg->recompute});
+    TRY(graph_check(g));
+    c->out = frames;
+    if (vjp) {
+        c->cot = graph_input(g, "dR/dframes", DTYPE_F32, frames->shape);
+        TRY(grad_build(g, 1, &frames, &c->cot, 1, &c->z, &c->out));
+    }
+    graph_output(g, &c->out, vjp ? "dR/dlatents" : "frames");
+    return graph_check(g);
+}
+
+// The plan of n frames in a table, made when it is not there yet.
+static Err add_chunk(Decoder *d, ChunkPlan *table, int64_t n, bool vjp, bool dry, FILE *out,
+                     StagePlan *sp, uint64_t *packed) {
+    char title[64];
+    int i = 0;
+    while (i < PLANS_MAX && table[i].n && table[i].n != n) i++;
+    die_unless(i < PLANS_MAX, "decoder: more than %d chunk lengths", PLANS_MAX);
+    ChunkPlan *c = &table[i];
+    if (c->n || !n) return ERR_OK;
+    c->n = n;
+    TRY(build_chunk(d, c, vjp));
+    snprintf(title, sizeof title, "%s of %lld frames", vjp ? "vjp of decoding" : "decoding",
+             (long long)n);
+    TRY(setup_plan(&c->plan, c->graph, d->be, d->cfg, dry, title, out));
+    setup_note_plan(sp, c->plan);
+    const PlanMemory *m = plan_memory(c->plan);
+    *packed = m->packed_bytes > *packed ? m->packed_bytes : *packed;
+    return ERR_OK;
+}
+
+static ChunkPlan *find_chunk(ChunkPlan *table, int64_t n) {
+    for (int i = 0; i < PLANS_MAX; i++)
+        if (table[i].n == n) return &table[i];
+    die("decoder: no plan of %lld frames", (long long)n);
+}
+
+static int64_t whole_chunk(const Config *cfg) {
+    return cfg->decode_chunk && cfg->decode_chunk < cfg->frames ? cfg->decode_chunk : cfg->frames;
+}
+
+// Frames of the last chunk of a whole segment.
+static int64_t last_chunk(const Config *cfg) {
+    int64_t chunk = whole_chunk(cfg), rest = cfg->frames % chunk;
+    return rest ? rest : chunk;
+}
+
+static Err add_chunks(Decoder *d, bool dry, FILE *out, StagePlan *sp) {
+    const Config *cfg = d->cfg;
+    int64_t scored = frames_scored(cfg), chunk = frames_chunk(cfg);
+    uint64_t packed = 0, packed_back = 0;
+    TRY(add_chunk(d, d->decode, chunk, false, dry, out, sp, &packed));
+    TRY(add_chunk(d, d->decode, scored % chunk, false, dry, out, sp, &packed));
+    TRY(add_chunk(d, d->pull, chunk, true, dry, out, sp, &packed_back));
+    TRY(add_chunk(d, d->pull, scored % chunk, true, dry, out, sp, &packed_back));
+    if (cfg->segments > 1 || cfg->preview_every)
+        TRY(add_chunk(d, d->decode, last_chunk(cfg), false, dry, out, sp, &packed));
+    if (cfg->preview_every)
+        TRY(add_chunk(d, d->decode, whole_chunk(cfg), false, dry, out, sp, &packed));
+    double per_frame = plan_memory(d->decode[0].plan)->flops / (double)chunk;
+    double back_per_frame = plan_memory(d->pull[0].plan)->flops / (double)chunk;
+    sp->flops[STEP_DECODE] = per_frame * (double)scored;
+    sp->flops[STEP_PULL] = back_per_frame * (double)scored;
+    if (cfg->segments > 1) sp->flops[STEP_HANDOVER] = per_frame * (double)last_chunk(cfg);
+    setup_note_backend(sp, d->be, packed + packed_back + plan_memory(d->encode_plan)->packed_bytes);
+    return ERR_OK;
+}
+
+static Err build_encoder(Decoder *d) {
+    Graph *g = d->encode_graph = graph_new();
+    NN nn = {.g = g, .params = d->params};
+    d->image = graph_input(g, "image", DTYPE_F32, SHAPE(1, 1, d->cfg->height, d->cfg->width, 3));
+    d->latent = vae_temporal_encode(&nn, &d->vae, d->image, (VaeTemporalOptions){0});
+    graph_output(g, &d->latent, "conditioning latent");
+    return graph_check(g);
+}
+
+static void note_sizes(const Decoder *d, StagePlan *sp) {
+    const Config *cfg = d->cfg;
+    uint64_t frame = (uint64_t)d->frame_cnt * sizeof(float),
+             latent = (uint64_t)d->latent_cnt * sizeof(float);
+    sp->section_bytes[SECTION_PIXELS] = frame;
+    sp->section_bytes[SECTION_LAST] = cfg->segments > 1 ? frame : 0;
+    sp->section_bytes[SECTION_COND] = latent;
+    sp->section_bytes[SECTION_FRAMES] = sp->section_bytes[SECTION_GRAD_FRAMES] =
+        frame * (uint64_t)frames_scored(cfg);
+    sp->section_bytes[SECTION_PREVIEW] = cfg->preview_every ? frame * (uint64_t)cfg->frames : 0;
+    sp->section_bytes[SECTION_GRAD_X_0] = latent * (uint64_t)cfg->frames;
+}
+
+static Err open_models(Decoder *d, bool dry, FILE *table, StagePlan *sp) {
+    const Config *cfg = d->cfg;
+    TRY(setup_backend(&d->be, cfg, STAGE_DECODER));
+    TRY(model_dir_open(&d->part, cfg->model, "vae", "AutoencoderKLTemporalDecoder", NULL));
+    TRY(vae_temporal_config(&d->vae, d->part->config));
+    TRY(params_of_part(&d->params, d->part, ""));
+    int stride = vae_temporal_stride(&d->vae);
+    if (cfg->width % stride || cfg->height % stride || cfg->width * cfg->height % 64)
+        FAIL(ERR_USAGE, "%s: video.width %lld and video.height %lld must be multiples of %d",
+             cfg->file, (long long)cfg->width, (long long)cfg->height, stride > 8 ? stride : 8);
+    d->h = cfg->height / stride;
+    d->w = cfg->width / stride;
+    d->frame_cnt = cfg->height * cfg->width * 3;
+    d->latent_cnt = d->h * d->w * d->vae.latent_channels;
+    TRY(build_encoder(d));
+    TRY(setup_plan(&d->encode_plan, d->encode_graph, d->be, cfg, dry, "encoding an image", table));
+    setup_note_plan(sp, d->encode_plan);
+    sp->flops[STEP_ENCODE] = plan_memory(d->encode_plan)->flops;
+    TRY(add_chunks(d, dry, table, sp));
+    TRY(params_finish(d->params));
+    note_sizes(d, sp);
+    size_t frame = (size_t)d->frame_cnt * sizeof(float),
+           hand_over = frame * (size_t)last_chunk(cfg);
+    sp->memory_bytes += frame + hand_over;
+    if (dry) return ERR_OK;
+    d->noise = aligned_alloc(64, frame);
+    d->frames = aligned_alloc(64, hand_over);
+    die_unless(d->noise && d->frames, "decoder: out of memory");
+    return ERR_OK;
+}
+
+static void close_chunks(ChunkPlan *table) {
+    for (int i = 0; i < PLANS_MAX; i++) {
+        plan_free(table[i].plan);
+        graph_free(table[i].graph);
+    }
+}
+
+static void decoder_close(void *self) {
+    Decoder *d = self;
+    close_chunks(d->decode);
+    close_chunks(d->pull);
+    plan_free(d->encode_plan);
+    graph_free(d->encode_graph);
+    backend_close(d->be);
+    params_close(d->params);
+    model_dir_close(d->part);
+    free(d->noise);
+    free(d->frames);
+    free(d);
+}
+
+static Err decoder_open(const Config *cfg, int replica, bool dry, FILE *table, void **self,
+                        StagePlan *plan) {
+    Decoder *d = calloc(1, sizeof *d);
+    die_unless(d, "decoder: out of memory");
+    d->cfg = cfg;
+    Err err = open_models(d, dry, table, plan);
+    if (err) {
+        decoder_close(d);
+        return err_up(err, __FILE__, __LINE__, __func__);
+    }
+    *self = d;
+    return ERR_OK;
+}
+
+// ---- encode ----
+
+// The image of segment 0 from its file, of later ones the last frame of the segment before.
+static Err load_pixels(Decoder *d, StageCtx *ctx, const StageStep *step, float *pixels) {
+    if (!step->segment)
+        return media_read_pixels(step->header->source, (int)d->cfg->width, (int)d->cfg->height,
+                                 pixels);
+    memcpy(pixels, stage_read(ctx, SECTION_LAST, step->slot, step->segment - 1),
+           (size_t)d->frame_cnt * sizeof(float));
+    return ERR_OK;
+}
+
+static Err decoder_encode(void *self, StageCtx *ctx, const StageStep *step) {
+    Decoder *d = self;
+    const Config *cfg = d->cfg;
+    float *pixels = stage_write(ctx, SECTION_PIXELS, step->slot, step->segment),
+          *image = plan_data(d->encode_plan, d->image);
+    TRY(load_pixels(d, ctx, step, pixels));
+    RngKey key = {.seed = (uint64_t)cfg->seed,
+                  .sample =
+                      rng_sample(step->header->purpose == SLOT_PREVIEW ? RNG_PREVIEW : RNG_TRAIN,
+                                 step->header->sample),
+                  .segment = step->segment,
+                  .use = rng_use(RNG_IMAGE_NOISE, 0, 0, 0, 0)};
+    rng_fill_normal(key, d->noise, (size_t)d->frame_cnt); // element order (C, H, W)
+    int64_t area = cfg->height * cfg->width;
+    for (int64_t i = 0; i < area; i++)
+        for (int64_t c = 0; c < 3; c++)
+            image[i * 3 + c] =
+                2 * pixels[i * 3 + c] - 1 + (float)cfg->noise_aug * d->noise[c * area + i];
+    TRY(plan_bind(d->encode_plan, d->latent,
+                  stage_write(ctx, SECTION_COND, step->slot, step->segment)));
+    return plan_run(d->encode_plan);
+}
+
+// ---- decode ----
+
+// Previews and sampler hand-over go by the sampler's own latents.
+static const float *clean_latents(StageCtx *ctx, const StageStep *step, bool for_handover) {
+    bool ahead = step->header->purpose == SLOT_PREVIEW ||
+                 (for_handover && stage_run(ctx)->state->sampler_handover);
+    return stage_read(ctx, ahead ? SECTION_X_AHEAD : SECTION_X_0, step->slot, step->segment);
+}
+
+// The last frame of a decode of the segment's last chunk, clamped to [0, 1].
+static Err decoder_handover(void *self, StageCtx *ctx, const StageStep *step) {
+    Decoder *d = self;
+    int64_t n = last_chunk(d->cfg), first = d->cfg->frames - n;
+    ChunkPlan *c = find_chunk(d->decode, n);
+    memcpy(plan_data(c->plan, c->z), clean_latents(ctx, step, true) + first * d->latent_cnt,
+           (size_t)(n * d->latent_cnt) * sizeof(float));
+    TRY(plan_bind(c->plan, c->out, d->frames));
+    TRY(plan_run(c->plan));
+    const float *out = d->frames + (n - 1) * d->frame_cnt;
+    float *last = stage_write(ctx, SECTION_LAST, step->slot, step->segment);
+    for (int64_t i = 0; i < d->frame_cnt; i++) {
+        float p = out[i] / 2 + 0.5f;
+        last[i] = p < 0 ? 0 : p > 1 ? 1 : p;
+    }
+    return ERR_OK;
+}
+
+// Copies the latents of scored frames [i, i + n) into the plan's input.
+static void gather(const Decoder *d, const StageStep *step, const float *x, int64_t i, int64_t n,
+                   float *z) {
+    for (int64_t k = 0; k < n; k++) {
+        int64_t f = step->header->purpose == SLOT_PREVIEW
+                        ? i + k
+                        : frames_latent(d->cfg, step->header, step->segment, i + k);
+        memcpy(z + k * d->latent_cnt, x + f * d->latent_cnt, (size_t)d->latent_cnt * sizeof(float));
+    }
+}
+
+static Err decoder_decode(void *self, StageCtx *ctx, const StageStep *step) {
+    Decoder *d = self;
+    bool preview = step->header->purpose == SLOT_PREVIEW;
+    int64_t total = preview ? d->cfg->frames : frames_scored(d->cfg),
+            chunk = preview ? whole_chunk(d->cfg) : frames_chunk(d->cfg);
+    float *frames =
+        stage_write(ctx, preview ? SECTION_PREVIEW : SECTION_FRAMES, step->slot, step->segment);
+    const float *x = clean_latents(ctx, step, false);
+    for (int64_t i = 0; i < total; i += chunk) {
+        int64_t n = total - i < chunk ? total - i : chunk;
+        ChunkPlan *c = find_chunk(d->decode, n);
+        gather(d, step, x, i, n, plan_data(c->plan, c->z));
+        TRY(plan_bind(c->plan, c->out, frames + i * d->frame_cnt));
+        TRY(plan_run(c->plan));
+    }
+    return ERR_OK;
+}
+
+// ---- pull ----
+
+static Err decoder_pull(void *self, StageCtx *ctx, const StageStep *step) {
+    Decoder *d = self;
+    int64_t total = frames_scored(d->cfg), chunk = frames_chunk(d->cfg);
+    const float *x = clean_latents(ctx, step, false),
+                *cot = stage_read(ctx, SECTION_GRAD_FRAMES, step->slot, step->segment);
+    float *grad = stage_write(ctx, SECTION_GRAD_X_0, step->slot, step->segment);
+    int64_t cnt = d->cfg->frames * d->latent_cnt;
+    memset(grad, 0, (size_t)cnt * sizeof(float));
+    for (int64_t i = 0; i < total; i += chunk) {
+        int64_t n = total - i < chunk ? total - i : chunk;
+        ChunkPlan *c = find_chunk(d->pull, n);
+        gather(d, step, x, i, n, plan_data(c->plan, c->z));
+        TRY(plan_bind(c->plan, c->cot, (void *)(uintptr_t)(cot + i * d->frame_cnt)));
+        TRY(plan_run(c->plan));
+        const float *dz = plan_data(c->plan, c->out);
+        for (int64_t k = 0; k < n; k++)
+            memcpy(grad + frames_latent(d->cfg, step->header, step->segment, i + k) * d->latent_cnt,
+                   dz + k * d->latent_cnt, (size_t)d->latent_cnt * sizeof(float));
+    }
+    double sum = 0;
+    for (int64_t i = 0; i < cnt; i++) sum += (double)grad[i] * grad[i];
+    step->line->norms.grad_x0[step->segment] = sqrt(sum);
+    return ERR_OK;
+}
+
+const Stage decoder_stage = {
+    .kind = STAGE_DECODER,
+    .open = decoder_open,
+    .run = {[STEP_ENCODE] = decoder_encode,
+            [STEP_HANDOVER] = decoder_handover,
+            [STEP_DECODE] = decoder_decode,
+            [STEP_PULL] = decoder_pull},
+    .close = decoder_close,
+};
