@@ -1,0 +1,265 @@
+// The star and the bells over real sockets, with both ends in this process.
+#include "common/transport/control.h"
+
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "common/base/clock.h"
+#include "tests/test.h"
+
+static char dir[256];
+static Control *launcher, *stage;
+
+static void begin(void) {
+    snprintf(dir, sizeof dir, "%s/c.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    CHECK(mkdtemp(dir));
+    if (strlen(dir) > 80) { // the system's limit on socket paths
+        CHECK(!chdir(dir));
+        strcpy(dir, ".");
+    }
+    CHECK_OK(control_listen(&launcher, dir));
+    CHECK_OK(control_connect(&stage, dir, STAGE_DECODER, 1, 0));
+}
+
+static void end(void) {
+    control_close(stage);
+    control_close(launcher);
+    stage = launcher = NULL;
+}
+
+static bool next(Control *c, Msg *m) {
+    bool got = false;
+    for (int i = 0; i < 100 && !got; i++)
+        if (control_receive(c, 20, m, &got)) return false;
+    return got;
+}
+
+TEST(hello_and_welcome) {
+    Msg m;
+    begin();
+    if (test_failed()) return;
+    CHECK_OK(control_send(stage, &(Msg){.kind = MSG_HELLO, .value = 42, .replica = 9}));
+    CHECK(next(launcher, &m));
+    CHECK_EQ(m.kind, MSG_HELLO);
+    CHECK_EQ(m.value, 42);
+    CHECK_EQ(m.stage, STAGE_DECODER);
+    CHECK_EQ(m.replica, 1); // from the routing id, whatever the message claims
+    CHECK_OK(control_send(
+        launcher, &(Msg){.kind = MSG_WELCOME, .stage = STAGE_DECODER, .replica = 1, .epoch = 3}));
+    CHECK(next(stage, &m));
+    CHECK_EQ(m.kind, MSG_WELCOME);
+    CHECK_EQ(m.epoch, 3);
+    end();
+}
+
+TEST(who_is_not_connected_is_an_error) {
+    begin();
+    if (test_failed()) return;
+    CHECK_ERR(control_send(launcher, &(Msg){.kind = MSG_STOP, .stage = STAGE_LEARNER}), ERR_PEER,
+              "learner.0.0 is not connected");
+    end();
+}
+
+TEST(a_new_incarnation_takes_over) {
+    Msg m;
+    begin();
+    if (test_failed()) return;
+    CHECK_OK(control_send(stage, &(Msg){.kind = MSG_HELLO}));
+    CHECK(next(launcher, &m));
+    Control *again;
+    CHECK_OK(control_connect(&again, dir, STAGE_DECODER, 1, 1)); // before the old one has closed
+    CHECK_OK(control_send(again, &(Msg){.kind = MSG_HELLO, .value = 2}));
+    CHECK(next(launcher, &m));
+    CHECK_EQ(m.incarnation, 1);
+    CHECK_OK(control_send(
+        launcher,
+        &(Msg){.kind = MSG_WELCOME, .stage = STAGE_DECODER, .replica = 1, .incarnation = 1}));
+    CHECK(next(again, &m));
+    CHECK_EQ(m.kind, MSG_WELCOME);
+    control_close(again);
+    end();
+}
+
+TEST(bells_wake_an_inbox) {
+    Msg m;
+    Control *other;
+    begin();
+    if (test_failed()) return;
+    CHECK_OK(control_connect(&other, dir, STAGE_SAMPLER, 0, 0));
+    control_ring(other, STAGE_DECODER, 1, 5, 2);
+    CHECK(next(stage, &m));
+    CHECK_EQ(m.kind, MSG_READY);
+    CHECK_EQ(m.value, 5);
+    CHECK_EQ(m.epoch, 2);
+    control_ring(other, STAGE_LEARNER, 0, 1, 2); // nobody there: nothing happens
+    control_close(other);
+    end();
+}
+
+TEST(a_full_or_absent_inbox_never_blocks) {
+    begin();
+    if (test_failed()) return;
+    Control *other;
+    CHECK_OK(control_connect(&other, dir, STAGE_SAMPLER, 0, 0));
+    int64_t start = clock_ns();
+    for (uint32_t i = 0; i < 20000; i++) {
+        control_ring(other, STAGE_DECODER, 1, i, 1); // nobody reads
+        control_ring(other, STAGE_REWARDER, 0, i, 1);
+    }
+    CHECK(clock_ns() - start < 5000000000);
+    Msg m;
+    bool got;
+    int cnt = 0;
+    do {
+        CHECK_OK(control_receive(stage, 100, &m, &got));
+        cnt += got;
+    } while (got);
+    CHECK(cnt > 0 && cnt <= 20000);
+    control_close(other);
+    end();
+}
+
+TEST(a_timeout_is_kept) {
+    Msg m;
+    bool got = true;
+    begin();
+    if (test_failed()) return;
+    int64_t start = clock_ns();
+    CHECK_OK(control_receive(stage, 30, &m, &got));
+    CHECK(!got);
+    int64_t waited = clock_ns() - start;
+    CHECK(waited > 25000000 && waited < 2000000000);
+    end();
+}
+
+// What is not a message of ours: dropped, and the next one still arrives.
+TEST(foreign_bytes) {
+    Msg m;
+    char address[300];
+    begin();
+    if (test_failed()) return;
+    void *context = zmq_ctx_new(), *push = zmq_socket(context, ZMQ_PUSH),
+         *dealer = zmq_socket(context, ZMQ_DEALER);
+    const int zero = 0;
+    zmq_setsockopt(push, ZMQ_LINGER, &zero, sizeof zero);
+    zmq_setsockopt(dealer, ZMQ_LINGER, &zero, sizeof zero);
+    snprintf(address, sizeof address, "ipc://%s/decoder.1", dir);
+    CHECK(!zmq_connect(push, address));
+    zmq_send(push, "\x97garbage", 8, 0);
+    zmq_send(push, "", 0, 0);
+    zmq_send(push, "two", 3, ZMQ_SNDMORE);
+    zmq_send(push, "parts", 5, 0);
+    uint8_t bytes[MSG_BYTES_MAX];
+    size_t len = msg_encode(&(Msg){.kind = MSG_READY, .value = 77}, bytes);
+    zmq_send(push, bytes, len, 0);
+    CHECK(next(stage, &m));
+    CHECK_EQ(m.value, 77);
+    // a stranger on the star: no routing id of ours
+    snprintf(address, sizeof address, "ipc://%s/launcher", dir);
+    zmq_setsockopt(dealer, ZMQ_ROUTING_ID, "stranger", 8);
+    CHECK(!zmq_connect(dealer, address));
+    zmq_send(dealer, bytes, len, 0);
+    zmq_send(dealer, bytes, 1, 0);
+    CHECK_OK(control_send(stage, &(Msg){.kind = MSG_ACK, .epoch = 8}));
+    CHECK(next(launcher, &m));
+    CHECK_EQ(m.kind, MSG_ACK);
+    CHECK_EQ(m.epoch, 8);
+    zmq_close(push);
+    zmq_close(dealer);
+    zmq_ctx_term(context);
+    end();
+}
+
+// A message larger than any of ours closes the stranger's connection, not ours.
+TEST(a_huge_message) {
+    Msg m;
+    char address[300];
+    static char big[1 << 20];
+    begin();
+    if (test_failed()) return;
+    void *context = zmq_ctx_new(), *push = zmq_socket(context, ZMQ_PUSH);
+    const int zero = 0;
+    zmq_setsockopt(push, ZMQ_LINGER, &zero, sizeof zero);
+    snprintf(address, sizeof address, "ipc://%s/decoder.1", dir);
+    CHECK(!zmq_connect(push, address));
+    zmq_send(push, big, sizeof big, 0);
+    Control *other;
+    CHECK_OK(control_connect(&other, dir, STAGE_SAMPLER, 0, 0));
+    control_ring(other, STAGE_DECODER, 1, 6, 1);
+    CHECK(next(stage, &m));
+    CHECK_EQ(m.value, 6);
+    control_close(other);
+    zmq_close(push);
+    zmq_ctx_term(context);
+    end();
+}
+
+TEST(lost_doubled_and_delayed_bells) {
+    Msg m;
+    Control *other;
+    begin();
+    if (test_failed()) return;
+    CHECK_OK(control_connect(&other, dir, STAGE_SAMPLER, 0, 0));
+    int seen[200] = {0}, cnt = 0, none = 0, twice = 0;
+    control_disturb(other, 300, 200, 200, 11);
+    for (uint32_t i = 0; i < 200; i++) {
+        control_ring(other, STAGE_DECODER, 1, i, 1);
+        bool got;
+        CHECK_OK(control_receive(other, 1, &m, &got)); // sends what is due
+        while (!control_receive(stage, 1, &m, &got) && got) seen[m.value]++, cnt++;
+    }
+    for (bool got = true; got;) {
+        Msg unused;
+        bool none_got;
+        CHECK_OK(control_receive(other, 60, &unused, &none_got));
+        CHECK_OK(control_receive(stage, 60, &m, &got));
+        if (got) seen[m.value]++, cnt++;
+    }
+    for (int i = 0; i < 200; i++) none += !seen[i], twice += seen[i] > 1;
+    CHECK_MSG(none > 20 && none < 120, "%d of 200 lost", none);
+    CHECK_MSG(twice > 10 && twice < 90, "%d of 200 doubled", twice);
+    CHECK(cnt > 100);
+    control_close(other);
+    end();
+}
+
+TEST(sockets_are_gone_afterwards) {
+    begin();
+    if (test_failed()) return;
+    char inbox[300];
+    snprintf(inbox, sizeof inbox, "%s/decoder.1", dir);
+    CHECK(!access(inbox, F_OK));
+    end();
+    CHECK(access(inbox, F_OK));
+}
+
+TEST(a_path_too_long) {
+    char deep[200];
+    Control *c = NULL;
+    memset(deep, 'a', sizeof deep);
+    deep[sizeof deep - 1] = 0;
+    CHECK_ERR(control_listen(&c, deep), ERR_USAGE, "too long");
+    CHECK_ERR(control_connect(&c, deep, STAGE_SAMPLER, 0, 0), ERR_USAGE, "too long");
+    deep[104] = 0;
+    CHECK_ERR(control_listen(&c, deep), ERR_USAGE, "use a shorter run directory");
+}
+
+TEST(the_descriptor_wakes_a_poll) {
+    Msg m;
+    bool got = true;
+    begin();
+    if (test_failed()) return;
+    while (got) CHECK_OK(control_receive(launcher, 0, &m, &got)); // edge-triggered: empty first
+    CHECK_OK(control_send(stage, &(Msg){.kind = MSG_ACK, .epoch = 1}));
+    int cnt = 0;
+    for (int i = 0; i < 20 && !cnt; i++) {
+        struct pollfd p = {.fd = control_fd(launcher), .events = POLLIN};
+        CHECK(poll(&p, 1, 5000) == 1);
+        CHECK_OK(control_receive(launcher, 0, &m, &got));
+        cnt += got;
+    }
+    CHECK_EQ(cnt, 1);
+    end();
+}
