@@ -65,11 +65,15 @@ static uint64_t block_bytes(const SectionTable *table, int stage) {
     return table->block_bytes[stage] ? table->block_bytes[stage] : 4096;
 }
 
+static uint64_t process_count(const Config *cfg) {
+    return (uint64_t)(cfg->sampler_replicas + cfg->decoder_replicas + cfg->rewarder_replicas + 1);
+}
+
 Err run_create(Run *run, const Config *cfg, const SectionTable *table, const BoardSpec *board,
                const BoardModule *modules) {
     Err err = ERR_OK;
     make_empty(run);
-    uint64_t bytes = pages_offset(table->slots) + RUN_PROCESSES_MAX * sizeof(RunPage);
+    uint64_t bytes = pages_offset(table->slots) + process_count(cfg) * sizeof(RunPage);
     TRY_OUT(shm_create(&run->state_shm, "state of the run", bytes));
     run->state = run->state_shm.base;
     format_state(run, cfg, table);

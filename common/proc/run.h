@@ -77,7 +77,7 @@ typedef struct RunState {
 
 typedef struct Run {
     RunState *state;
-    RunPage *page; // [RUN_PROCESSES_MAX]
+    RunPage *page; // one per process: run_page_index
     Board *board;
     unsigned char *block[STAGE_CNT]; // sections that this process can reach
     Shm state_shm, board_shm, block_shm[STAGE_CNT];
