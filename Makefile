@@ -31,7 +31,7 @@ LIBRARIES := libdnnl-dev:dnnl.h:-ldnnl libjansson-dev:jansson.h:-ljansson \
         libarchive-dev:archive.h:-larchive libyaml-dev:yaml.h:-lyaml libxxhash-dev:xxhash.h:-lxxhash \
         libzmq3-dev:zmq.h:-lzmq libmsgpack-dev:msgpack.h:-lmsgpackc \
         libavformat-dev:libavformat/avformat.h:-lavformat libavcodec-dev:libavcodec/avcodec.h:-lavcodec \
-        libavutil-dev:libavutil/avutil.h:-lavutil libswscale-dev:libswscale/swscale.h:-lswscale \
+        libavutil-dev:libavutil/opt.h:-lavutil libswscale-dev:libswscale/swscale.h:-lswscale \
         libgomp1:omp.h:-lgomp
 included := $(shell grep -rhoE --include=*.[ch] '^\#include <[^>]+>' common launch sampler decoder rewarder \
         learner tests 2>/dev/null | sed 's/.*<//; s/>.*//' | sort -u)
