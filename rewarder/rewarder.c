@@ -58,7 +58,7 @@ static Err open_rewards(Rewarder *r, const Config *cfg, int64_t scored) {
     }
     for (int i = 0; i < cfg->reward_cnt; i++) spec[i] = spec_of(&cfg->reward[i]);
     r->reward_cnt = cfg->reward_cnt;
-    return rewards_open(&r->rewards, spec, cfg->reward_cnt, &video);
+    return reward_open(&r->rewards, spec, cfg->reward_cnt, &video);
 }
 
 // Without the repeated frame at each seam: frame 0 of every segment but the first.
@@ -80,7 +80,7 @@ static Err build(Rewarder *r, const Config *cfg) {
     r->frames = graph_input(g, "frames", DTYPE_F32, SHAPE(1, all, cfg->height, cfg->width, 3));
     Tensor *kept = drop ? drop_seams(g, r->frames, cfg->segments, each) : r->frames;
     TRY(graph_check(g));
-    TRY(rewards_build(r->rewards, g, kept, cfg->recompute, &r->out));
+    TRY(reward_build(r->rewards, g, kept, cfg->recompute, &r->out));
     if (drop) {
         Tensor *wrt[] = {r->frames}, *out[] = {kept}, *cot[] = {r->out.d_frames}, *dx[1];
         TRY(grad_build(g, 1, out, cot, 1, wrt, dx));
@@ -97,7 +97,7 @@ static void rewarder_close(void *self) {
     Rewarder *r = self;
     plan_free(r->plan);
     graph_free(r->graph);
-    rewards_close(r->rewards);
+    reward_close(r->rewards);
     backend_close(r->be);
     free(r);
 }
@@ -146,7 +146,7 @@ static Err rewarder_score(void *self, StageCtx *ctx, const StageStep *step) {
                   .sample = rng_sample(RNG_TRAIN, cfg->vjepa_masks == CONFIG_MASKS_FIXED
                                                       ? 0
                                                       : step->header->sample)};
-    TRY(rewards_draw(r->rewards, r->plan, key));
+    TRY(reward_draw(r->rewards, r->plan, key));
     TRY(plan_run(r->plan));
     *score = (SlotScore){.reward = *(const float *)plan_data(r->plan, r->out.total),
                          .saturated = saturated(frames, r->frame_cnt)};

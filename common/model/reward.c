@@ -71,7 +71,7 @@ static Err open_all(Rewards *r, const RewardSpec *spec) {
     return ERR_OK;
 }
 
-Err rewards_open(Rewards **out, const RewardSpec *spec, int cnt, const RewardVideo *video) {
+Err reward_open(Rewards **out, const RewardSpec *spec, int cnt, const RewardVideo *video) {
     if (cnt < 1 || cnt > REWARD_TERMS_MAX)
         FAIL(ERR_USAGE, "reward: %d terms, want 1 to %d", cnt, REWARD_TERMS_MAX);
     if (video->segments < 1 ||
@@ -83,12 +83,12 @@ Err rewards_open(Rewards **out, const RewardSpec *spec, int cnt, const RewardVid
     r->video = *video;
     r->cnt = cnt;
     Err err = open_all(r, spec);
-    if (err) rewards_close(r);
+    if (err) reward_close(r);
     *out = err ? NULL : r;
     return err;
 }
 
-void rewards_close(Rewards *r) {
+void reward_close(Rewards *r) {
     if (!r) return;
     for (int i = 0; i < r->cnt; i++) {
         params_close(r->term[i].params);
@@ -288,7 +288,7 @@ static Err build_gradient(Rewards *r, Graph *g, Tensor *frames, RewardGraph *out
     return ERR_OK;
 }
 
-Err rewards_build(Rewards *r, Graph *g, Tensor *frames, bool recompute, RewardGraph *out) {
+Err reward_build(Rewards *r, Graph *g, Tensor *frames, bool recompute, RewardGraph *out) {
     *out = (RewardGraph){0};
     TRY(graph_check(g));
     char text[96];
@@ -320,7 +320,7 @@ out:
     return err;
 }
 
-Err rewards_draw(Rewards *r, Plan *plan, RngKey key) {
+Err reward_draw(Rewards *r, Plan *plan, RngKey key) {
     for (int i = 0; i < r->cnt; i++)
         for (unsigned j = 0; j < 2 && r->term[i].spec.model == REWARD_VJEPA; j++)
             TRY(draw_term(&r->term[i], plan, key, j));

@@ -5,11 +5,11 @@
 // dR/dframes is what the decoder's vjp wants.
 //
 //     Rewards *r;
-//     TRY(rewards_open(&r, spec, spec_cnt, &video));
+//     TRY(reward_open(&r, spec, spec_cnt, &video));
 //     RewardGraph out;
-//     TRY(rewards_build(r, g, frames, true, &out));     // frames (1, L, H, W, 3); appends the gradient too
+//     TRY(reward_build(r, g, frames, true, &out));     // frames (1, L, H, W, 3); appends the gradient too
 //     ... plan_new ...
-//     TRY(rewards_draw(r, plan, key));                  // per sample: V-JEPA's masks
+//     TRY(reward_draw(r, plan, key));                  // per sample: V-JEPA's masks
 //     TRY(plan_run(plan));                              // out.total, out.term[i], out.d_frames
 //
 // Terms, each of shape (1) before its weight:
@@ -69,14 +69,14 @@ typedef struct RewardGraph {
 typedef struct Rewards Rewards;
 
 // Opens all models. Settings that do not go together are ERR_USAGE. Caller closes, after every plan.
-Err rewards_open(Rewards **out, const RewardSpec *spec, int cnt, const RewardVideo *video);
-void rewards_close(Rewards *r);
+Err reward_open(Rewards **out, const RewardSpec *spec, int cnt, const RewardVideo *video);
+void reward_close(Rewards *r);
 
 // Appends everything to g; the tensors of *out are not marked as outputs. frames (1, L, H, W, 3). Checks that
 // no weight is left over. recompute: block by block.
-Err rewards_build(Rewards *r, Graph *g, Tensor *frames, bool recompute, RewardGraph *out);
+Err reward_build(Rewards *r, Graph *g, Tensor *frames, bool recompute, RewardGraph *out);
 
 // Writes the masks of one sample into a plan of the graph built last. key: its `use` is replaced.
-Err rewards_draw(Rewards *r, Plan *plan, RngKey key);
+Err reward_draw(Rewards *r, Plan *plan, RngKey key);
 
 #endif

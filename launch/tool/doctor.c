@@ -342,7 +342,7 @@ static Err examine(Patient *p) {
         return ERR_OK;
     }
     FAIL(ERR_FORMAT, "class '%s' is not built; this build runs %s", class_name,
-         part_class_list(&p->arena));
+         parts_class_list(&p->arena));
 }
 
 static void examine_part(Doctor *d, const char *name, const char *path) {

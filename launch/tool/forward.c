@@ -90,7 +90,7 @@ static void report_call(const RecipeCall *c, const RunReport *r) {
 
 static Err run_calls(Session *s) {
     const Part *part;
-    TRY(part_of_recipe(s, &part));
+    TRY(parts_of_recipe(s, &part));
     TRY(find_calls(s, part));
     TRY(check_call_name(s));
     for (int i = 0; i < s->recipe.call_cnt; i++) {

@@ -375,24 +375,24 @@ static const Part parts[] = {
 static const Part aesthetic_part = {"aesthetic score", aesthetic_takes, call_aesthetic};
 static const Part rollout_part = {"rollout", rollout_takes, rollout_call};
 
-const Part *part_by_class(const char *class_name) {
+const Part *parts_by_class(const char *class_name) {
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!strcmp(parts[i].class_name, class_name)) return &parts[i];
     return NULL;
 }
 
-const char *part_class_list(Arena *a) {
+const char *parts_class_list(Arena *a) {
     const char *list = "";
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         list = arena_printf(a, "%s%s%s", list, i ? ", " : "", parts[i].class_name);
     return list;
 }
 
-Err part_of_recipe(Session *s, const Part **out) {
+Err parts_of_recipe(Session *s, const Part **out) {
     const Recipe *r = &s->recipe;
     if (r->head) return *out = &aesthetic_part, ERR_OK;
     if (r->vae && r->videomae) return *out = &rollout_part, ERR_OK;
-    if (r->scheduler) return *out = part_by_class("EulerDiscreteScheduler"), ERR_OK;
+    if (r->scheduler) return *out = parts_by_class("EulerDiscreteScheduler"), ERR_OK;
     if (!r->model) FAIL(ERR_FORMAT, "%s: names no model", r->label);
     ModelPart *part;
     Arena a = {0};
@@ -400,10 +400,10 @@ Err part_of_recipe(Session *s, const Part **out) {
     TRY(model_dir_open(&part, r->model, NULL, NULL, &(ModelDirOptions){.config_only = true}));
     if (!part->config)
         FAIL_OUT(ERR_FORMAT, "%s: no config.json here, so the class is not known", r->model);
-    *out = part_by_class(part->class_name);
+    *out = parts_by_class(part->class_name);
     if (!*out)
         FAIL_OUT(ERR_FORMAT, "%s: a model of class '%s', want one of %s", r->model,
-                 part->class_name, part_class_list(&a));
+                 part->class_name, parts_class_list(&a));
 out:
     arena_free(&a);
     model_dir_close(part);

@@ -15,12 +15,12 @@ typedef struct Part {
 
 // The part of a recipe: a composed case by the models it names, else by the class of its model.
 // ERR_FORMAT for a class that this build does not know; the message lists those it does.
-Err part_of_recipe(Session *s, const Part **out);
+Err parts_of_recipe(Session *s, const Part **out);
 
 // NULL when unknown.
-const Part *part_by_class(const char *class_name);
+const Part *parts_by_class(const char *class_name);
 // "A, B, C" in the arena.
-const char *part_class_list(Arena *a);
+const char *parts_class_list(Arena *a);
 
 // rollout.c: denoising with guidance, decoding, reward, and its gradient inside a window of steps.
 Err rollout_call(Session *s, const Part *part, RecipeCall *call, RunReport *report);

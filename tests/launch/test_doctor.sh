@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # vader doctor: what it expects of full-size models is what the published key lists say; what it finds wrong.
 set -u
+tab=$(printf '\t')
 out=$TMPDIR/out
 fail() { echo "FAIL: $*"; cat "$out" 2>/dev/null; exit 1; }
 doctor() { "$VADER" doctor "$@" >"$out" 2>&1; }
@@ -41,9 +42,9 @@ cp tests/golden/euler/scheduler_config.json "$svd/scheduler/"
 
 doctor "$svd" --keys || fail "--keys of full-size configs"
 compare() { # part, list
-    diff <(grep "^$1	" "$out" | cut -f2,3 | sort) <(tail -n +2 "tests/data/$2" | cut -f1,2 | grep -v position_ids | sort) \
+    diff <(grep "^$1$tab" "$out" | cut -f2,3 | sort) <(tail -n +2 "tests/data/$2" | cut -f1,2 | grep -v position_ids | sort) \
         >"$TMPDIR/diff" || fail "$1 differs from $2: $(head -n 5 "$TMPDIR/diff")"
-    echo "$1: $(grep -c "^$1	" "$out") keys as in $2"
+    echo "$1: $(grep -c "^$1$tab" "$out") keys as in $2"
 }
 compare unet svd_unet_keys.tsv
 compare vae svd_vae_keys.tsv

@@ -37,22 +37,22 @@ typedef struct Scored {
 static Err score_open(Scored *s, const char *backend, const RewardSpec *spec, int cnt,
                       RewardVideo video) {
     *s = (Scored){.g = graph_new()};
-    TRY(rewards_open(&s->r, spec, cnt, &video));
+    TRY(reward_open(&s->r, spec, cnt, &video));
     s->frames = graph_input(s->g, "frames", DTYPE_F32, SHAPE(1, video.frames, SIDE, SIDE, 3));
-    TRY(rewards_build(s->r, s->g, s->frames, false, &s->out));
+    TRY(reward_build(s->r, s->g, s->frames, false, &s->out));
     graph_output(s->g, &s->out.total, "R");
     graph_output(s->g, &s->out.d_frames, "d");
     for (int i = 0; i < cnt; i++) graph_output(s->g, &s->out.term[i], "term");
     TRY(backend_open(&s->be, backend, (BackendOptions){.pack_weights = true}));
     TRY(plan_new(&s->plan, s->g, s->be, (PlanOptions){0}));
-    return rewards_draw(s->r, s->plan, (RngKey){.seed = 3});
+    return reward_draw(s->r, s->plan, (RngKey){.seed = 3});
 }
 
 static void score_close(Scored *s) {
     plan_free(s->plan);
     graph_free(s->g);
     backend_close(s->be);
-    rewards_close(s->r);
+    reward_close(s->r);
 }
 
 // In (-1, 1), away from the corners of the clamp.
@@ -134,15 +134,15 @@ TEST(refused) {
     RewardSpec spec = VIDEOMAE;
     RewardVideo video = {.frames = FRAMES, .segments = 1};
     spec.label = "juggling";
-    CHECK_ERR(rewards_open(&r, &spec, 1, &video), ERR_USAGE, "no class 'juggling'");
+    CHECK_ERR(reward_open(&r, &spec, 1, &video), ERR_USAGE, "no class 'juggling'");
     spec = VIDEOMAE;
     spec.form = REWARD_SCORE;
-    CHECK_ERR(rewards_open(&r, &spec, 1, &video), ERR_USAGE, "want log_prob or prob for videomae");
+    CHECK_ERR(reward_open(&r, &spec, 1, &video), ERR_USAGE, "want log_prob or prob for videomae");
     spec = AESTHETIC;
     spec.path = "tests/golden/videomae_t3";
-    CHECK_ERR(rewards_open(&r, &spec, 1, &video), ERR_FORMAT,
+    CHECK_ERR(reward_open(&r, &spec, 1, &video), ERR_FORMAT,
               "want CLIPVisionModelWithProjection|CLIPModel");
     video.segments = 3;
-    CHECK_ERR(rewards_open(&r, &VIDEOMAE, 1, &video), ERR_USAGE,
+    CHECK_ERR(reward_open(&r, &VIDEOMAE, 1, &video), ERR_USAGE,
               "8 frames are not 3 equal segments");
 }
