@@ -8,10 +8,22 @@
 #include <unistd.h>
 
 #include "common/base/nearest.h"
+#include "common/config/config.h"
+#include "launch/plan.h"
+#include "launch/train.h"
 
 #define VADER_VERSION "0.1.0"
 
+static Err help_main(int argc, char **argv);
+
 const CliCommand cli_commands[] = {
+    {"train", "CONF [key=value ...]",
+     "start a run: sampler, decoder, rewarder and learner train an adapter", NULL, train_main},
+    {"resume", "RUN [key=value ...]", "go on with a run from its last durable update", NULL,
+     train_resume_main},
+    {"plan", "CONF [key=value ...]", "what a run needs before it starts: memory and work per stage",
+     NULL, plan_main},
+    {"help", "[KEY]", "the keys of a config, all or one", NULL, help_main},
     {"forward", "DIR --in X --out Y", "run a model part or a golden case on tensors, with its vjp",
      "vader-tool", NULL},
     {"doctor", "MODEL_DIR", "check a model folder: keys, shapes, sizes, what this build cannot run",
@@ -29,6 +41,11 @@ static void print_help(FILE *f) {
     fputs(
         "\n`vader COMMAND --help` says more. Exit status: 0, 1 for a failure, 2 for a wrong command line.\n",
         f);
+}
+
+static Err help_main(int argc, char **argv) {
+    if (argc < 2) print_help(stdout);
+    return config_help(argc < 2 ? NULL : argv[1], stdout);
 }
 
 // Becomes <folder of this binary>/<program>. Returns only if that fails.
@@ -66,8 +83,7 @@ static Err dispatch(int argc, char **argv) {
 
 int cli_main(int argc, char **argv) {
     if (argc < 2) return print_help(stderr), 2;
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
-        return print_help(stdout), 0;
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) return print_help(stdout), 0;
     if (!strcmp(argv[1], "--version")) return puts("vader " VADER_VERSION), 0;
     Err err = dispatch(argc, argv);
     if (err) err_print(0);
