@@ -18,6 +18,7 @@
 
 #include "common/format/model_dir.h"
 #include "common/format/safetensors.h"
+#include "common/model/params.h"
 #include "common/tensor/plan.h"
 #include "tests/test.h"
 
@@ -122,6 +123,32 @@ static inline double golden_largest(const Golden *c, const char *prefix) {
         free(x);
     }
     return best;
+}
+
+// How many keys differ, in name or shape, between what a model asked a recorder for and a list of tests/data
+// (key, dims joined by x, ...). Prints the first few.
+static inline int golden_keys_differ(const Params *recorder, const char *list) {
+    char line[1024], key[512], dims[128], got[128];
+    int listed = 0, differ = 0, cnt = params_recorded_count(recorder);
+    FILE *f = fopen(list, "r");
+    if (!f) return printf("%s: not there\n", list), 1;
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%511s %127s", key, dims) != 2 || !strcmp(key, "key")) continue;
+        listed++;
+        *got = 0;
+        for (int i = 0; i < cnt && !*got; i++) {
+            Shape s;
+            if (strcmp(params_recorded(recorder, i, &s), key)) continue;
+            for (int d = 0, n = 0; d < s.rank; d++)
+                n += snprintf(got + n, sizeof got - (size_t)n, d ? "x%lld" : "%lld",
+                              (long long)s.dim[d]);
+        }
+        if (strcmp(got, dims) && differ++ < 5)
+            printf("%s is %s, want %s\n", key, *got ? got : "not asked for", dims);
+    }
+    fclose(f);
+    if (listed != cnt) printf("%s has %d keys, the model %d\n", list, listed, cnt), differ++;
+    return differ;
 }
 
 #define CHECK_GOLDEN(c, plan, t, name, axis, tolerance)                         \

@@ -175,6 +175,52 @@ TEST(golden_more) {
     }
 }
 
+// ---- Full size ----
+
+// Every key of the released denoiser and every module of its adapter, which ones are dead among them.
+TEST(full_size) {
+    static const char *const target[] = {"to_q", "to_k", "to_v", "to_out.0"};
+    UnetSvdConfig cfg = {.in_channels = 8,
+                         .out_channels = 4,
+                         .level_cnt = 4,
+                         .channels = {320, 640, 1280, 1280},
+                         .layers = {2, 2, 2, 2},
+                         .heads = {5, 10, 20, 20},
+                         .transformer_layers = {1, 1, 1, 1},
+                         .down_attends = {true, true, true, false},
+                         .up_attends = {false, true, true, true},
+                         .context_dim = 1024,
+                         .ids_dim = 256,
+                         .ids_cnt = 3};
+    NN nn = {.g = graph_new(),
+             .params = params_new_recorder(),
+             .lora = lora_new(&(LoraConfig){1, 1, 0, 4, target})};
+    UnetSvdIo io = {.sample = graph_input(nn.g, "x", DTYPE_F32, SHAPE(1, 2, 8, 16, 8)),
+                    .timestep = graph_input(nn.g, "t", DTYPE_F32, SHAPE(1)),
+                    .context = graph_input(nn.g, "c", DTYPE_F32, SHAPE(1, 1, 1024)),
+                    .time_ids = graph_input(nn.g, "i", DTYPE_F32, SHAPE(1, 3))};
+    CHECK(unet_svd_build(&nn, &cfg, io, (UnetSvdOptions){0}));
+    CHECK_EQ(golden_keys_differ(nn.params, "tests/data/svd_unet_keys.tsv"), 0);
+    CHECK_OK(lora_finish(nn.lora));
+    CHECK_EQ(lora_module_count(nn.lora), 256);
+    CHECK_EQ(lora_theta_count(nn.lora), 307328);
+    char line[1024], key[512];
+    int dead;
+    FILE *f = fopen("tests/data/svd_lora_keys.tsv", "r");
+    CHECK(f && fgets(line, sizeof line, f));
+    while (fgets(line, sizeof line, f)) {
+        CHECK_EQ(sscanf(line, "base_model.model.%511s %*s %d", key, &dead), 2);
+        *strstr(key, ".lora_") = 0;
+        int i = 0;
+        while (i < 256 && strcmp(lora_module(nn.lora, i)->path, key)) i++;
+        CHECK_MSG(i < 256 && lora_module(nn.lora, i)->dead == dead, "%s", key);
+    }
+    fclose(f);
+    lora_free(nn.lora);
+    graph_free(nn.g);
+    params_close(nn.params);
+}
+
 // ---- What is refused ----
 
 static Err read_config(const char *text) {

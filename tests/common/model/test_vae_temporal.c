@@ -89,6 +89,19 @@ TEST(golden_more) {
     if (!test_failed()) run_case(dir, "cpu", true);
 }
 
+// Every key of the released VAE.
+TEST(full_size) {
+    VaeTemporalConfig cfg = {3, 3, 4, 4, {128, 256, 512, 512}, 2, 0.18215};
+    NN nn = {.g = graph_new(), .params = params_new_recorder()};
+    Tensor *image = graph_input(nn.g, "image", DTYPE_F32, SHAPE(1, 1, 16, 16, 3));
+    Tensor *z = graph_input(nn.g, "z", DTYPE_F32, SHAPE(1, 2, 4, 4, 4));
+    CHECK(vae_temporal_encode(&nn, &cfg, image, (VaeTemporalOptions){0}));
+    CHECK(vae_temporal_decode(&nn, &cfg, z, (VaeTemporalOptions){0}));
+    CHECK_EQ(golden_keys_differ(nn.params, "tests/data/svd_vae_keys.tsv"), 0);
+    graph_free(nn.g);
+    params_close(nn.params);
+}
+
 // ---- One half alone, old names, what is refused ----
 
 TEST(half) {
