@@ -60,9 +60,10 @@ static Err parse_word(Fault *f, char *word, int incarnation) {
     if (sscanf(word, "bells:%u:%u:%u", &f->drop, &f->twice, &f->delay) == 3) return ERR_OK;
     Rule r = {0};
     char *phase = NULL, *place = NULL;
-    if (!strncmp(word, "kill:", 5)) {
+    bool kill = !strncmp(word, "kill:", 5), always = !strncmp(word, "crash:", 6);
+    if (kill || always) {
         r.harm = HARM_KILL;
-        place = word + 5;
+        place = strchr(word, ':') + 1;
         phase = strchr(place, ':');
         if (!phase)
             FAIL(ERR_USAGE, "fault %s: want kill:<step>.<segment>@<sample>:before|after|commit",
@@ -80,7 +81,7 @@ static Err parse_word(Fault *f, char *word, int incarnation) {
     if (!place || !parse_place(place, &r))
         FAIL(ERR_USAGE, "fault \"%s\" is not known (see fault.h)", word);
     if (f->rule_cnt == RULES_MAX) FAIL(ERR_USAGE, "more than %d faults", RULES_MAX);
-    if (r.harm != HARM_KILL || incarnation == 0) f->rule[f->rule_cnt++] = r;
+    if (!kill || incarnation == 0) f->rule[f->rule_cnt++] = r;
     return ERR_OK;
 }
 

@@ -5,6 +5,7 @@
 //   kill:denoise.1@5:before    SIGKILL itself at step `denoise` of segment 1 of sample 5, before | after | commit
 //                              (after the callback / after the slot advanced). Only in incarnation 0.
 //   kill:update@3:before       the learner at update 3
+//   crash:score@2:after        as kill, but in every incarnation
 //   delay:SEED:MAX_US          a random sleep of up to MAX_US before and after every step
 //   fail:score@2               the callback returns an error
 //   nan:learn@2                the learner's gradient becomes NaN
