@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "launch/group_plan.h"
+#include "launch/preview.h"
 #include "launch/progress.h"
 #include "launch/run_dir.h"
 #include "launch/supervisor.h"
@@ -73,6 +74,7 @@ typedef struct Training {
     Run run;
     Conductor *conductor;
     Supervisor *group;
+    Preview *previews;
     ConductorStart start;
 } Training;
 
@@ -120,11 +122,16 @@ static Err prepare(Training *t) {
 
 static Err drive(Training *t) {
     Progress progress;
+    t->previews = preview_new(t->cfg, &t->run);
     progress_init(&progress, t->cfg, &t->run, t->start.ledger.version);
     TRY(supervisor_start(&t->group, t->cfg, &t->run, t->conductor, t->opt->fault, &stop_asked));
     for (ConductorNews news = {0}; !news.done && !stop_asked;) {
         TRY(conductor_poll(t->conductor, &news));
-        if (news.preview_slot >= 0) conductor_release(t->conductor, (uint32_t)news.preview_slot);
+        if (news.preview_slot >= 0) {
+            TRY(preview_take(t->previews, (uint32_t)news.preview_slot));
+            conductor_release(t->conductor, (uint32_t)news.preview_slot);
+        }
+        preview_poll(t->previews);
         progress_show(&progress, &news, supervisor_restarts(t->group));
         if (!news.done) TRY(supervisor_poll(t->group, 20));
     }
@@ -139,6 +146,7 @@ static Err train(const Options *opt, Config *cfg) {
     Err err = prepare(&t);
     if (!err) err = drive(&t);
     if (t.group) supervisor_stop(t.group, err != ERR_OK, &stop_asked);
+    preview_free(t.previews);
     conductor_free(t.conductor);
     run_leave(&t.run);
     group_plan_fini(&t.plan);

@@ -103,6 +103,7 @@ static void rewarder_close(void *self) {
 }
 
 static Err open_models(Rewarder *r, const Config *cfg, bool dry, FILE *table, StagePlan *plan) {
+    if (!cfg->reward_cnt) FAIL(ERR_USAGE, "%s: no reward is given", cfg->file);
     TRY(setup_backend(&r->be, cfg, STAGE_REWARDER));
     TRY(build(r, cfg));
     TRY(setup_plan(&r->plan, r->graph, r->be, cfg, dry, "rewards and their gradient", table));

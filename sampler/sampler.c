@@ -92,15 +92,22 @@ static void draw_latents(Sampler *s, const DenoiseJob *job) {
     for (int64_t i = 0; i < d->latent_cnt; i++) s->x[i] *= scale;
 }
 
+// The adapter of a sample: a version on the board, none for previews of the base model, or without a board
+// (`vader sample`) the one that was opened.
+static const float *theta_of(const Sampler *s, StageCtx *ctx, const StageStep *step) {
+    if (step->header->purpose == SLOT_PREVIEW && !step->header->tuned) return s->no_theta;
+    Board *board = stage_board(ctx);
+    return board ? board_theta(board, step->version) : lora_theta(s->denoiser->lora);
+}
+
 static Err sampler_sample(void *self, StageCtx *ctx, const StageStep *step) {
     Sampler *s = self;
     Denoiser *d = s->denoiser;
     size_t bytes = (size_t)d->latent_cnt * sizeof(float);
-    bool base = step->header->purpose == SLOT_PREVIEW && !step->header->tuned;
+    const float *theta = theta_of(s, ctx, step);
     float ids[3];
     TRY(embed(s, ctx, step));
-    TRY(denoiser_use(d, base ? s->no_theta : board_theta(stage_board(ctx), step->version),
-                     step->version));
+    TRY(denoiser_use(d, theta, step->version));
     denoiser_ids(d, ids);
     DenoiseConditioning c = {.image = stage_read(ctx, SECTION_COND, step->slot, step->segment),
                              .context = stage_read(ctx, SECTION_EMBED, step->slot, step->segment),

@@ -40,7 +40,6 @@ static Err check_rewards(const Config *c) {
         known,
         "%s: decode.grad_frames is \"%s\", want all, window n (n <= video.frames), random 1 or alt",
         c->file, c->grad_frames);
-    WANT(c->reward_cnt > 0, "%s: no reward is given", c->file);
     for (int i = 0; i < c->reward_cnt; i++) {
         const ConfigReward *r = &c->reward[i];
         WANT(*r->path, "%s: reward.%d.path is missing", c->file, i);

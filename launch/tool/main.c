@@ -8,9 +8,8 @@ static const struct {
     const char *name;
     Err (*run)(int argc, char **argv);
 } tools[] = {
-    {"forward", tool_forward},
-    {"doctor", tool_doctor},
-    {"inline", tool_inline},
+    {"forward", tool_forward}, {"doctor", tool_doctor}, {"inline", tool_inline},
+    {"sample", tool_sample},   {"verify", tool_verify}, {"encode", tool_encode},
 };
 
 int main(int argc, char **argv) {
