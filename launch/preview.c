@@ -19,7 +19,7 @@ enum { CHILDREN_MAX = 64 };
 
 typedef struct Child {
     pid_t pid;
-    char raw[64]; // removed when the encoder is done; "" = kept
+    char raw[80]; // removed when the encoder is done; "" = kept
 } Child;
 
 struct Preview {
@@ -104,7 +104,7 @@ static void reap(Preview *p, int options) {
 
 Err preview_take(Preview *p, uint32_t slot) {
     const SlotHeader *h = &p->run->state->slot[slot].header;
-    char raw[64], base[64], name[64];
+    char raw[80], base[64], name[64];
     bool is_base = !h->tuned;
     if (mkdir("previews", 0700) && errno != EEXIST) FAIL(ERR_IO, "previews: %s", strerror(errno));
     snprintf(base, sizeof base, "previews/base-%llu.raw", (unsigned long long)h->sample);
