@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Writes a random UNet with every key and shape of the full-size SVD-XT checkpoint, in float16, and inputs for it.
 
-  full_size_unet.py OUT_DIR [--frames 14] [--latent 32x32] [--seed S] [--keys tests/data/svd_unet_keys.tsv]
+  full_size_unet.py OUT_DIR [--frames 14] [--latent 32x32] [--rank 16] [--seed S] [--keys tests/data/svd_unet_keys.tsv]
 
 OUT_DIR/config.json, OUT_DIR/diffusion_pytorch_model.safetensors (3.05 GB), OUT_DIR/inputs.safetensors with
 in.sample (1, F, 8, h, w), in.timestep, in.encoder_hidden_states, in.added_time_ids, and OUT_DIR/cotangent.safetensors
 with cot.sample (1, F, 4, h, w). Matrices are normal, scaled by 1/sqrt(fan-in) and less in front of each residual
-sum, norm gains near 1, so that activations stay of order 1 to 10. Streams to disk; needs numpy only.
+sum, norm gains near 1, so that activations stay of order 1 to 10. OUT_DIR/lora is a PEFT adapter of rank R on every
+attention that has an effect. Streams to disk; needs numpy only.
 """
 import argparse
 import csv
@@ -73,6 +74,23 @@ def write_tensors(path, tensors):
             f.write(np.ascontiguousarray(x, "<f4").tobytes())
 
 
+def write_lora(out, keys, rank, rng):
+    """A PEFT folder: A and B both random, so that every gradient has a value."""
+    rows = [row for row in csv.reader(open(keys, newline=""), delimiter="\t")][1:]
+    tensors = {}
+    for key, shape, dead in rows:
+        if dead == "0":
+            dims = [rank if n == "r" else int(n) for n in shape.split("x")]
+            tensors[key] = rng.standard_normal(dims, dtype=np.float32) * dims[1] ** -0.5 * 0.1
+    paths = sorted({re.sub(r"^base_model\.model\.|\.lora_[AB]\.weight$", "", key) for key in tensors})
+    out.mkdir(exist_ok=True)
+    write_tensors(out / "adapter_model.safetensors", tensors)
+    (out / "adapter_config.json").write_text(json.dumps({
+        "peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": paths, "lora_dropout": 0.0, "bias": "none",
+        "fan_in_fan_out": False, "inference_mode": True}, indent=1) + "\n")
+    print(f"{out}: rank {rank}, {len(paths)} modules")
+
+
 def main():
     default = Path(__file__).resolve().parent.parent / "data" / "svd_unet_keys.tsv"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -82,6 +100,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keys", type=Path, default=default)
     parser.add_argument("--inputs-only", action="store_true", help="other frames or latents for weights already there")
+    parser.add_argument("--rank", type=int, default=16)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
@@ -98,6 +117,7 @@ def main():
             assert f.tell() == len(header) + total
         print(f"{args.out}: {len(entries)} tensors, {sum(math.prod(s) for _, s in entries):,} parameters, {total / 1e9:.2f} GB")
 
+    write_lora(args.out / "lora", args.keys.parent / "svd_lora_keys.tsv", args.rank, rng)
     h, w = (int(n) for n in args.latent.split("x"))
     normal = lambda *shape: rng.standard_normal(shape, dtype=np.float32)
     write_tensors(args.out / "inputs.safetensors", {
