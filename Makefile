@@ -105,7 +105,7 @@ helpers    := $(filter-out test_% bench_% fuzz_%,$(notdir $(call find,tests,*.c)
 helpers    := $(patsubst %.c,$(B)/%.o,$(foreach h,$(helpers),$(call find,tests,$h)))
 objs_all   += $(helpers) $(test_bins:=.o) $(bench_bins:=.o) $(fuzz_bins:=.o)
 
-.PHONY: all test forward bench fuzz lint deps clean help FORCE
+.PHONY: all test train bench bench-torch fuzz lint deps clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -117,10 +117,12 @@ endif
 test: all $(test_bins)## all tests; T=pattern picks some
 	@BUILD_DIR=$(B) MODE=$(MODE) tests/run $(T)
 
-forward: all## run a model part and its gradients on real numbers, and show what came out
-	@[ -e $(B)/vader ] || { echo 'forward: the vader command is not written yet'; exit 1; }
-	$(B)/vader forward tests/golden/unet_svd --in tests/golden/unet_svd/golden.safetensors \
-	  --cotangent tests/golden/unet_svd/golden.safetensors --out $(B)/forward.safetensors
+train: all## the main job on a toy model: four processes train an adapter; a second call goes on
+	@if [ -e runs/tiny/config.yaml ]; then $(B)/vader resume runs/tiny; else $(B)/vader train launch/conf/tiny.yaml; fi
+	@tail -n 1 runs/tiny/metrics.jsonl; ls -d runs/tiny/*
+
+bench-torch: all## the tiny denoiser against PyTorch in the same run (downloads PyTorch into build/)
+	VADER=$(B)/vader tests/bench/torch/run.sh
 
 lint: all## what the compiler does not check: folders, names, format
 	@BUILD_DIR=$(B) MODE=$(MODE) tests/run tests/lint/
