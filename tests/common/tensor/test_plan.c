@@ -25,6 +25,9 @@ static void open_devices(void) {
     __attribute__((cleanup(free_graph))) Graph *g = graph_new(); \
     (void)g
 static void free_graph(Graph **g) { graph_free(*g); }
+#define RANDOM_GRAPH(r) __attribute__((cleanup(free_random))) RandomGraph r = {0}
+static void free_random(RandomGraph *r) { graph_free(r->g); }
+// After its graph, which it needs to the end.
 #define PLAN(p) __attribute__((cleanup(free_plan))) Plan *p = NULL
 static void free_plan(Plan **p) { plan_free(*p); }
 
@@ -135,7 +138,7 @@ TEST(cpu_is_near_ref_on_random_graphs) {
 TEST(runs_do_not_remember) {
     open_devices();
     for (int d = 0; d < DEVICES; d++) {
-        RandomGraph r;
+        RANDOM_GRAPH(r);
         PLAN(p);
         CHECK_OK(random_graph_build(&r, 5, OPS, true, false));
         CHECK_OK(plan_new(&p, r.g, device[d], (PlanOptions){0}));
@@ -151,7 +154,6 @@ TEST(runs_do_not_remember) {
         double *last = values_read(device[d], p, r.out[0]);
         CHECK(!memcmp(first, last, sizeof *first * (size_t)shape_count(r.out[0]->shape)));
         free(first), free(last);
-        graph_free(r.g);
     }
 }
 
@@ -183,7 +185,7 @@ TEST(the_table_adds_up) {
     open_devices();
     for (uint64_t seed = 1; seed <= 10; seed++)
         for (int reuse = 0; reuse < 2; reuse++) {
-            RandomGraph r;
+            RANDOM_GRAPH(r);
             PLAN(p);
             CHECK_OK(random_graph_build(&r, seed, OPS, true, false));
             CHECK_OK(plan_new(&p, r.g, ref, (PlanOptions){.no_reuse = !reuse}));
@@ -203,7 +205,6 @@ TEST(the_table_adds_up) {
             CHECK(peak <= m->arena_bytes); // holes between buffers make up the rest
             CHECK(!reuse || m->arena_bytes <= peak + peak / 4);
             CHECK(m->run_cnt < m->node_cnt && m->flops > 0);
-            graph_free(r.g);
         }
 }
 
@@ -316,7 +317,7 @@ TEST(the_printed_table) {
 TEST(bound_memory_gives_what_owned_gives) {
     open_devices();
     for (int d = 0; d < DEVICES; d++) {
-        RandomGraph r;
+        RANDOM_GRAPH(r);
         PLAN(p);
         PLAN(q);
         CHECK_OK(random_graph_build(&r, 11, OPS, true, false));
@@ -344,7 +345,6 @@ TEST(bound_memory_gives_what_owned_gives) {
             CHECK(!memcmp(plan_data(p, r.out[i]), plan_data(q, r.out[i]), bytes));
         }
         for (int i = 0; i < cnt; i++) free(memory[i]);
-        graph_free(r.g);
     }
 }
 
