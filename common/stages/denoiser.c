@@ -113,9 +113,10 @@ static Err open_lora(Denoiser *d) {
 
 // ---- Graphs and plans ----
 
-static Err build_step(Denoiser *d) {
+// drops: the learner's, whose adapter may have dropout; the same masks in denoise and in learn.
+static Err build_step(Denoiser *d, bool drops) {
     d->step_graph = graph_new();
-    NN nn = {.g = d->step_graph, .params = d->params, .lora = d->lora};
+    NN nn = {.g = d->step_graph, .params = d->params, .lora = d->lora, .dropout = drops};
     TRY(denoise_build(&d->step, &nn, &d->spec));
     TRY(params_finish(d->params));
     TRY(lora_finish(d->lora));
@@ -126,7 +127,7 @@ static Err build_step(Denoiser *d) {
 
 static Err build_back(Denoiser *d) {
     d->back_graph = graph_new();
-    NN nn = {.g = d->back_graph, .params = d->params, .lora = d->lora};
+    NN nn = {.g = d->back_graph, .params = d->params, .lora = d->lora, .dropout = true};
     DenoiseVjpOptions o = {.input_gradient = d->window.cnt > 1 && !d->cfg->detach_input,
                            .cond_only = d->cfg->guidance_gradient == CONFIG_GUIDANCE_COND};
     return denoise_build_vjp(&d->back, &nn, &d->spec, o);
@@ -192,7 +193,7 @@ static Err open(Denoiser *d, StageKind stage, bool with_vjp, bool dry, FILE *tab
     TRY(open_schedule(d));
     TRY(fill_spec(d));
     TRY(open_lora(d));
-    TRY(build_step(d));
+    TRY(build_step(d, with_vjp));
     TRY(setup_plan(&d->step_plan, d->step_graph, d->be, cfg, dry, "denoising step", table));
     uint64_t packed = plan_memory(d->step_plan)->packed_bytes;
     setup_note_plan(plan, d->step_plan);
