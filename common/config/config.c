@@ -363,6 +363,35 @@ static Err read_document(Source *src, yaml_parser_t *parser) {
     }
 }
 
+// ---- The command line ----
+
+// "[a, b]" is a list there too; items have no commas and no quotes.
+static void split_list(Source *src, Entry *e) {
+    size_t n = strlen(e->value);
+    if (*e->value != '[' || e->value[n - 1] != ']') return;
+    char *rest = arena_printf(&src->cfg->arena, "%.*s", (int)(n - 2), e->value + 1);
+    e->is_list = true;
+    e->item = arena_array(&src->cfg->arena, const char *, n);
+    for (char *item; (item = strsep(&rest, ","));) {
+        item += strspn(item, " ");
+        size_t len = strlen(item);
+        while (len && item[len - 1] == ' ') item[--len] = 0;
+        if (len) e->item[e->cnt++] = item;
+    }
+}
+
+static Err read_words(Source *src, int set_cnt, const char *const *set) {
+    for (int i = 0; i < set_cnt; i++) {
+        const char *eq = strchr(set[i], '=');
+        if (!eq) FAIL(ERR_USAGE, "command line: \"%s\": want key=value", set[i]);
+        const char *key = arena_printf(&src->cfg->arena, "%.*s", (int)(eq - set[i]), set[i]);
+        Entry *e = add_entry(src, key, 0);
+        e->value = arena_strdup(&src->cfg->arena, eq + 1);
+        split_list(src, e);
+    }
+    return ERR_OK;
+}
+
 // ---- Public ----
 
 static Err load(Source *src, const char *text, size_t len, int set_cnt, const char *const *set) {
@@ -372,12 +401,7 @@ static Err load(Source *src, const char *text, size_t len, int set_cnt, const ch
     Err err = read_document(src, &parser);
     yaml_parser_delete(&parser);
     if (err) return err;
-    for (int i = 0; i < set_cnt; i++) {
-        const char *eq = strchr(set[i], '=');
-        if (!eq) FAIL(ERR_USAGE, "command line: \"%s\": want key=value", set[i]);
-        const char *key = arena_printf(&src->cfg->arena, "%.*s", (int)(eq - set[i]), set[i]);
-        add_entry(src, key, 0)->value = arena_strdup(&src->cfg->arena, eq + 1);
-    }
+    TRY(read_words(src, set_cnt, set));
     for (int i = 0; i < src->entry_cnt; i++) TRY(set_value(src, &src->entry[i]));
     return config_check(src->cfg);
 }
