@@ -262,12 +262,12 @@ static Library *library_sdpa_time(const int64_t *d) {
 static Library *library_sdpa_time_back(const int64_t *d) {
     return library_attention(d[0], d[1], d[2], d[3], true, true);
 }
-static const Row attention_rows[] = {{1.0, {14, 4, 256, 16}},  {1.0, {14, 4, 256, 32}},
-                                     {1.0, {14, 8, 256, 64}},  {1.0, {14, 4, 1024, 32}},
-                                     {1.0, {14, 8, 1024, 64}}, {0}};
+static const Row attention_rows[] = {{1.1, {14, 4, 256, 16}},  {1.1, {14, 4, 256, 32}},
+                                     {1.1, {14, 8, 256, 64}},  {1.1, {14, 4, 1024, 32}},
+                                     {1.1, {14, 8, 1024, 64}}, {0}};
 static const Row attention_back_rows[] = {
-    {0.8, {14, 4, 256, 32}}, {0.8, {14, 8, 256, 64}}, {0.8, {14, 4, 1024, 32}}, {0}};
-static const Row attention_time_rows[] = {{1.0, {256, 4, 14, 32}}, {1.0, {1024, 4, 14, 32}}, {0}};
+    {1.3, {14, 4, 256, 32}}, {1.3, {14, 8, 256, 64}}, {1.3, {14, 4, 1024, 32}}, {0}};
+static const Row attention_time_rows[] = {{1.3, {256, 4, 14, 32}}, {1.3, {1024, 4, 14, 32}}, {0}};
 
 // ---- Memory-bound ops: rows channels, against a copy that reads and writes as much -------------
 
@@ -275,10 +275,22 @@ static Tensor *groupnorm_silu(Graph *g, const int64_t *d) {
     return op_groupnorm(g, input(g, SHAPE(d[0], d[1], d[2])), weight(g, SHAPE(d[2])),
                         weight(g, SHAPE(d[2])), 32, 1e-5, true);
 }
+static Tensor *groupnorm_silu_dx(Graph *g, const int64_t *d) {
+    Shape s = SHAPE(d[0], d[1], d[2]);
+    return op_groupnorm_dx(g, input(g, s), input(g, s), weight(g, SHAPE(d[2])),
+                           weight(g, SHAPE(d[2])), 32, 1e-5, true);
+}
+static double groupnorm_dx_bytes(const int64_t *d) {
+    return 3 * 4.0 * (double)(d[0] * d[1] * d[2]);
+}
 static double groupnorm_bytes(const int64_t *d) { return 2 * 4.0 * (double)(d[0] * d[1] * d[2]); }
 static Tensor *layernorm(Graph *g, const int64_t *d) {
     return op_layernorm(g, input(g, SHAPE(d[0], d[1])), weight(g, SHAPE(d[1])),
                         weight(g, SHAPE(d[1])), 1e-5);
+}
+static Tensor *layernorm_dx(Graph *g, const int64_t *d) {
+    Shape s = SHAPE(d[0], d[1]);
+    return op_layernorm_dx(g, input(g, s), input(g, s), weight(g, SHAPE(d[1])), 1e-5);
 }
 static double layernorm_bytes(const int64_t *d) { return 2 * 4.0 * (double)(d[0] * d[1]); }
 static Tensor *geglu(Graph *g, const int64_t *d) {
@@ -288,6 +300,16 @@ static double geglu_bytes(const int64_t *d) { return 3 * 4.0 * (double)(d[0] * d
 static Tensor *add(Graph *g, const int64_t *d) {
     return op_add(g, input(g, SHAPE(d[0], d[1])), input(g, SHAPE(d[0], d[1])));
 }
+static Tensor *sum_of_rows(Graph *g, const int64_t *d) {
+    return op_sum(g, input(g, SHAPE(d[0], d[1])), 1);
+}
+static Tensor *softmax(Graph *g, const int64_t *d) {
+    return op_softmax(g, input(g, SHAPE(d[0], d[1])));
+}
+static Tensor *permute(Graph *g, const int64_t *d) {
+    return op_permute(g, input(g, SHAPE(d[0], d[1])), (int[]){1, 0});
+}
+static double sum_bytes(const int64_t *d) { return 4.0 * (double)(d[0] * d[1]); }
 static double add_bytes(const int64_t *d) { return 3 * 4.0 * (double)(d[0] * d[1]); }
 static const Row groupnorm_rows[] = {
     {0, {14, 256, 64}}, {0, {14, 1024, 64}}, {0, {14, 256, 128}}, {0, {14, 1024, 320}}, {0}};
@@ -320,9 +342,15 @@ static const Group groups[] = {
      .library = library_sdpa_time_back, .rows = attention_time_rows},
     {"groupnorm+silu", "frames pixels c", groupnorm_silu, .bytes = groupnorm_bytes,
      .rows = groupnorm_rows},
+    {"groupnorm+silu back", "frames pixels c", groupnorm_silu_dx, .bytes = groupnorm_dx_bytes,
+     .rows = groupnorm_rows},
     {"layernorm", "rows c", layernorm, .bytes = layernorm_bytes, .rows = row_rows},
+    {"layernorm back", "rows c", layernorm_dx, .bytes = add_bytes, .rows = row_rows},
     {"geglu", "rows c", geglu, .bytes = geglu_bytes, .rows = row_rows},
     {"add", "rows c", add, .bytes = add_bytes, .rows = row_rows},
+    {"softmax", "rows c", softmax, .bytes = layernorm_bytes, .rows = row_rows},
+    {"sum over rows", "rows c", sum_of_rows, .bytes = sum_bytes, .rows = row_rows},
+    {"permute", "rows c", permute, .bytes = layernorm_bytes, .rows = row_rows},
 };
 
 // ---- Processes ---------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ enum {
     BLOCK_FLOATS = 32768,
     BLOCK_ALIGN = 64,
     SHIFT_ROWS = 8,
+    SAMPLES_MANY = 8,
 };
 
 // ---- Layer normalisation -----------------------------------------------------------------------
@@ -198,6 +199,21 @@ static void channels_chunk(void *ctx, int64_t n, int worker) {
     }
 }
 
+// With many samples each is taken through all its passes by one thread, while it is in cache; with few, every
+// pass is cut into blocks of rows. The bits are the same.
+static bool by_sample(const NormJob *job) { return job->samples >= SAMPLES_MANY; }
+
+static void each_block(PoolFn *fn, const NormJob *job, int64_t n, int worker) {
+    for (int64_t b = 0; b < job->rows.cnt; b++)
+        fn((void *)(uintptr_t)job, n * job->rows.cnt + b, worker);
+}
+
+static void find_channels_of(const NormJob *job, int64_t n, int worker) {
+    shift_chunk((void *)(uintptr_t)job, n, worker);
+    each_block(moments_chunk, job, n, worker);
+    channels_chunk((void *)(uintptr_t)job, n, worker);
+}
+
 static void find_channels(CpuDevice *dev, NormJob *job) {
     pool_run(dev->pool, job->samples, shift_chunk, job);
     pool_run(dev->pool, job->samples * job->rows.cnt, moments_chunk, job);
@@ -210,6 +226,11 @@ static void apply_chunk(void *ctx, int64_t chunk, int worker) {
     NormChannels p = channels_of(job, b.sample);
     job->simd->groupnorm_apply((float *)job->step->dst + b.at, job->x + b.at, &p,
                                job->step->node->attr.norm.silu, b.rows, job->c);
+}
+
+static void sample_chunk(void *ctx, int64_t n, int worker) {
+    find_channels_of(ctx, n, worker);
+    each_block(apply_chunk, ctx, n, worker);
 }
 
 static Err groupnorm_prepare(Backend *be, Step *step) {
@@ -225,6 +246,10 @@ static void groupnorm_run(Backend *be, Step *step) {
     NormJob job;
     norm_layout(&job, be, step, x, x->shape.dim[0]);
     job.x = step->src[0], job.gamma = step->src[1], job.beta = step->src[2];
+    if (by_sample(&job)) {
+        pool_run(dev->pool, job.samples, sample_chunk, &job);
+        return;
+    }
     find_channels(dev, &job);
     pool_run(dev->pool, job.samples * job.rows.cnt, apply_chunk, &job);
 }
@@ -272,30 +297,44 @@ static void dx_chunk(void *ctx, int64_t chunk, int worker) {
                             b.rows, job->c);
 }
 
-// The sums of dz xhat and of dz of every block.
-static void find_back_sums(CpuDevice *dev, NormJob *job, Backend *be, Step *step) {
+static void sample_back_chunk(void *ctx, int64_t n, int worker) {
+    const NormJob *job = ctx;
+    find_channels_of(job, n, worker);
+    each_block(back_chunk, job, n, worker);
+    if (job->step->node->op == OP_groupnorm_dp) return;
+    slopes_chunk(ctx, n, worker);
+    each_block(dx_chunk, job, n, worker);
+}
+
+// All of dx; for dp the sums of dz xhat and of dz of every block.
+static void run_back(Backend *be, Step *step, NormJob *job) {
+    CpuDevice *dev = cpu_device(be);
     const Tensor *x = step->node->in[1];
+    bool want_dx = step->node->op == OP_groupnorm_dx;
     norm_layout(job, be, step, x, x->shape.dim[0]);
     job->dy = step->src[0], job->x = step->src[1], job->gamma = step->src[2],
     job->beta = step->src[3];
+    if (want_dx && step->node->attr.norm.silu) job->dz = step->dst;
+    if (by_sample(job)) {
+        pool_run(dev->pool, job->samples, sample_back_chunk, job);
+        return;
+    }
     find_channels(dev, job);
-    if (step->node->op == OP_groupnorm_dx && step->node->attr.norm.silu) job->dz = step->dst;
     pool_run(dev->pool, job->samples * job->rows.cnt, back_chunk, job);
+    if (!want_dx) return;
+    pool_run(dev->pool, job->samples, slopes_chunk, job);
+    pool_run(dev->pool, job->samples * job->rows.cnt, dx_chunk, job);
 }
 
 static void groupnorm_dx_run(Backend *be, Step *step) {
-    CpuDevice *dev = cpu_device(be);
     NormJob job;
-    find_back_sums(dev, &job, be, step);
-    pool_run(dev->pool, job.samples, slopes_chunk, &job);
-    pool_run(dev->pool, job.samples * job.rows.cnt, dx_chunk, &job);
+    run_back(be, step, &job);
 }
 const Kernel cpu_kernel_groupnorm_dx = {.prepare = groupnorm_prepare, .run = groupnorm_dx_run};
 
 static void groupnorm_dp_run(Backend *be, Step *step) {
-    CpuDevice *dev = cpu_device(be);
     NormJob job;
-    find_back_sums(dev, &job, be, step);
+    run_back(be, step, &job);
     double *total = job.sum;
     for (int64_t n = 0; n < job.samples; n++) {
         const double *sum = sum_blocks(&job, n);
