@@ -8,21 +8,28 @@
 #include <unistd.h>
 
 #include "common/base/nearest.h"
+#include "common/base/version.h"
 #include "common/config/config.h"
+#include "launch/ckpt.h"
 #include "launch/plan.h"
+#include "launch/status.h"
+#include "launch/trace.h"
 #include "launch/train.h"
-
-#define VADER_VERSION "0.1.0"
 
 static Err help_main(int argc, char **argv);
 
 const CliCommand cli_commands[] = {
     {"train", "CONF [key=value ...]",
      "start a run: sampler, decoder, rewarder and learner train an adapter", NULL, train_main},
-    {"resume", "RUN [key=value ...]", "go on with a run from its last durable update", NULL,
+    {"resume", "RUN|BUNDLE [key=value ...]", "go on with a run from its last durable update", NULL,
      train_resume_main},
     {"plan", "CONF [key=value ...]", "what a run needs before it starts: memory and work per stage",
      NULL, plan_main},
+    {"status", "RUN [--watch]", "who does what, what it waits for, how far the run is", NULL,
+     status_main},
+    {"trace", "RUN", "a timeline for Perfetto, and which stage bounds the run", NULL, trace_main},
+    {"ckpt", "ls|verify|extract|export BUNDLE",
+     "what a bundle holds; its adapter for other programs", NULL, ckpt_main},
     {"sample", "MODEL --image F --out F.mp4", "one video from an image, with or without an adapter",
      "vader-tool", NULL},
     {"verify", "RUN", "make a run again, inline, and compare every byte", "vader-tool", NULL},

@@ -4,13 +4,17 @@
 
 #include <errno.h>
 #include <libgen.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/proc/checkpoint.h"
+#include "common/proc/recorder.h"
 #include "launch/group_plan.h"
 #include "launch/preview.h"
 #include "launch/progress.h"
@@ -61,7 +65,7 @@ static Err parse(Options *o, int argc, char **argv) {
     }
     if (!o->target)
         FAIL(ERR_USAGE, "usage: vader %s",
-             o->is_resume ? "resume RUN [key=value ...]" : "train CONF [key=value ...]");
+             o->is_resume ? "resume RUN|BUNDLE [key=value ...]" : "train CONF [key=value ...]");
     return ERR_OK;
 }
 
@@ -76,6 +80,8 @@ typedef struct Training {
     Supervisor *group;
     Preview *previews;
     ConductorStart start;
+    Recorder *recorder;
+    Checkpoint checkpoint;
 } Training;
 
 // The numbers of a run belong to one set of settings and one way of computing.
@@ -123,6 +129,8 @@ static Err prepare(Training *t) {
 static Err drive(Training *t) {
     Progress progress;
     t->previews = preview_new(t->cfg, &t->run);
+    t->recorder = recorder_new(t->cfg, &t->run, ".");
+    t->checkpoint = (Checkpoint){.cfg = t->cfg, .run = &t->run, .run_dir = "."};
     progress_init(&progress, t->cfg, &t->run, t->start.ledger.version);
     TRY(supervisor_start(&t->group, t->cfg, &t->run, t->conductor, t->opt->fault, &stop_asked));
     for (ConductorNews news = {0}; !news.done && !stop_asked;) {
@@ -132,6 +140,12 @@ static Err drive(Training *t) {
             conductor_release(t->conductor, (uint32_t)news.preview_slot);
         }
         preview_poll(t->previews);
+        if (news.done) { // the last bundle holds the last previews
+            preview_free(t->previews);
+            t->previews = NULL;
+        }
+        TRY(checkpoint_poll(&t->checkpoint, &news));
+        recorder_poll(t->recorder, &news, supervisor_restarts(t->group));
         progress_show(&progress, &news, supervisor_restarts(t->group));
         if (!news.done) TRY(supervisor_poll(t->group, 20));
     }
@@ -147,6 +161,7 @@ static Err train(const Options *opt, Config *cfg) {
     if (!err) err = drive(&t);
     if (t.group) supervisor_stop(t.group, err != ERR_OK, &stop_asked);
     preview_free(t.previews);
+    recorder_free(t.recorder, err ? "failed" : stop_asked ? "stopped" : "ended");
     conductor_free(t.conductor);
     run_leave(&t.run);
     group_plan_fini(&t.plan);
@@ -213,9 +228,28 @@ static Err resume(const Options *opt) {
     return err;
 }
 
+// A bundle becomes a run directory, which the word run=DIR names; from there on it is a run like any other.
+static Err unpack(Options *o) {
+    static char dir[PATH_MAX], word[PATH_MAX + 8];
+    struct stat st;
+    int at = o->set_cnt;
+    if (stat(o->target, &st) || !S_ISREG(st.st_mode)) return ERR_OK;
+    while (--at >= 0 && strncmp(o->set[at], "run=", 4)) {}
+    if (at < 0)
+        FAIL(ERR_USAGE, "%s is a bundle: `vader resume %s run=DIR` makes a run directory of it",
+             o->target, o->target);
+    TRY(checkpoint_restore(o->target, o->set[at] + 4));
+    if (!realpath(o->set[at] + 4, dir)) FAIL(ERR_IO, "%s: %s", o->set[at] + 4, strerror(errno));
+    snprintf(word, sizeof word, "run=%s", dir); // it is read again from inside that folder
+    o->set[at] = word;
+    o->target = dir;
+    return ERR_OK;
+}
+
 Err train_resume_main(int argc, char **argv) {
     Options opt = {.is_resume = true};
     TRY(parse(&opt, argc, argv));
+    TRY(unpack(&opt));
     TRY(run_dir_enter(opt.target, RESUME_WAIT_S));
     TRY(resume(&opt));
     return say_stopped(opt.target);

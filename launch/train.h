@@ -1,4 +1,4 @@
-// train: `vader train CONF [key=value ...]` and `vader resume RUN [key=value ...]`.
+// train: `vader train CONF [key=value ...]` and `vader resume RUN|BUNDLE [key=value ...]`.
 #ifndef LAUNCH_TRAIN_H
 #define LAUNCH_TRAIN_H
 
