@@ -194,6 +194,9 @@ Tensor *graph_node(Graph *g, Op op, OpAttr attr, int in_cnt, Tensor *const *in) 
     for (int i = 0; i < in_cnt; i++) {
         if (!in[i] && i < info->in_min) return NULL;
         int64_t row;
+        if (in[i] && in[i]->dtype == DTYPE_I32 && !(info->flags & OP_FLAG_INT))
+            return graph_fail(g, ERR_SHAPE, "%s: %s is i32, the op takes floats", info->name,
+                              in[i]->name);
         arg[i] = in[i];
         if (!in[i] || (info->flags & OP_FLAG_STRIDED) || tensor_is_contiguous(in[i])) continue;
         if ((info->flags & OP_FLAG_ROWS) && tensor_has_rows(in[i], &row)) continue;

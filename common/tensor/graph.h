@@ -169,8 +169,8 @@ Tensor *graph_fail(Graph *g, Err code, const char *fmt, ...) __attribute__((form
 // A tensor whose storage the caller writes or binds before each run. The name is copied.
 Tensor *graph_input(Graph *g, const char *name, DType dtype, Shape shape);
 
-// A constant. `data` is borrowed: it must stay readable and unchanged while a plan of g lives
-// (a memory-mapped file, usually). The backend may pack its own copy, keyed by `data`.
+// A constant. `data` is borrowed: it must stay readable and unchanged (a memory-mapped file, usually) while a
+// plan of g lives, and until the backend is closed if it packs weights: its copies are keyed by `data`.
 Tensor *graph_weight(Graph *g, const char *name, DType dtype, Shape shape, const void *data);
 
 // Marks *t as a result: it keeps its value until the next run and can be read by plan_data(). A view,
@@ -210,6 +210,7 @@ enum {
     OP_FLAG_INPLACE = 1, // output may take the storage of in[0] (same size, elementwise)
     OP_FLAG_ROWS = 2, // inputs may be row-strided views (tensor_has_rows); else the builder copies
     OP_FLAG_STRIDED = 4, // any view is accepted
+    OP_FLAG_INT = 8,     // an input may be I32 (the shape rule says which); else that is an error
 };
 const OpInfo *op_info(Op op);
 

@@ -187,6 +187,7 @@ static Err index_check(const Tensor *t, int64_t *m) {
     const Tensor *x = t->in[0], *idx = t->in[1];
     int axis = t->attr.index.axis;
     WANT(axis >= 0 && axis < x->shape.rank, "axis %d of rank %d", axis, x->shape.rank);
+    WANT(x->dtype != DTYPE_I32, "%s is i32, the op takes floats", x->name);
     WANT(idx->dtype == DTYPE_I32, "indices are %s, want i32", dtype_name(idx->dtype));
     WANT(idx->shape.rank == 1 ||
              (idx->shape.rank == 2 && idx->shape.dim[0] == shape_span(x->shape, 0, axis)),
