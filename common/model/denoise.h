@@ -1,11 +1,13 @@
 // denoise: sampling steps with a network, forward and back. One compiled plan serves all steps of a kind.
 //
-// Forward (sampler, learner): a graph of one step, whose scalars are inputs, and a loop over steps on the host.
-// Back (learner): a graph of the vjp of one network call, run once per step of the window, last step first:
+// Forward (sampler, learner): a graph of one step, whose scalars are inputs, and a loop over steps on
+// the host.
+// Back (learner): a graph of the vjp of one network call, run once per step of the window, last first:
 //     lambda_{k+1} = tail * dR/dx_0 at the window's end
-//     dtheta += (dv_k/dtheta)^T b_k lambda_{k+1}         lambda_k = a_k lambda_{k+1} + (dv_k/dx_k)^T b_k lambda_{k+1}
-// dv/dx goes through c_in, the latent channels only, and both guidance branches. The vjp recomputes the network's
-// forward from the saved x_k, so nothing of the forward plan is kept.
+//     dtheta  += (dv_k/dtheta)^T b_k lambda_{k+1}
+//     lambda_k = a_k lambda_{k+1} + (dv_k/dx_k)^T b_k lambda_{k+1}
+// dv/dx goes through c_in, the latent channels only, and both guidance branches. The vjp recomputes
+// the network's forward from the saved x_k, so nothing of the forward plan is kept.
 //
 //     DenoiseGraph step = {0}, back = {0};
 //     TRY(denoise_build(&step, &nn, &spec));                       // in a graph of its own
@@ -20,6 +22,7 @@
 //
 // Latents on the host are F32, (B, F, h, w, C). Nothing is allocated by a run. Sums run in a fixed order:
 // cond branch and uncond branch within a step as the graph orders them, then steps last to first.
+// With NN.dropout both branches of a step draw the same masks, and the vjp those of the forward run.
 #ifndef COMMON_MODEL_DENOISE_H
 #define COMMON_MODEL_DENOISE_H
 
@@ -27,8 +30,8 @@
 #include "common/model/nn.h"
 #include "common/tensor/plan.h"
 
-// Appends the network: sample (B, F, h, w, C + image channels), timestep (1), context (B, L, D), time ids (B, n)
-// -> (B, F, h, w, C). unet_svd_denoiser is one.
+// Appends the network: sample (B, F, h, w, C + image channels), timestep (1), context (B, L, D), time
+// ids (B, n) -> (B, F, h, w, C). unet_svd_denoiser is one.
 typedef Tensor *DenoiseNet(const void *self, NN *nn, Tensor *sample, Tensor *timestep,
                            Tensor *context, Tensor *time_ids);
 
@@ -67,7 +70,8 @@ typedef struct DenoiseGraph {
     float *x_tmp;       // host, one latent
 } DenoiseGraph;
 
-// Appends to nn->g. ERR_SHAPE and friends from the graph. The unconditional branch has zeros for context and image.
+// Appends to nn->g. ERR_SHAPE and friends from the graph. The unconditional branch has zeros for
+// context and image.
 Err denoise_build(DenoiseGraph *out, NN *nn, const DenoiseSpec *spec);
 // nn->lora must be finished (a forward build comes first); every live module becomes an output.
 Err denoise_build_vjp(DenoiseGraph *out, NN *nn, const DenoiseSpec *spec, DenoiseVjpOptions opt);
@@ -86,13 +90,13 @@ typedef struct DenoiseJob {
     RngKey name; // seed, sample, segment: of dropout masks and of the noise of stochastic schedules
 } DenoiseJob;
 
-// Runs steps from .. to-1 on x in place. x before each step of the window goes to saved (cnt latents, one behind
-// the other), unless that is NULL. Weights must have been written (lora_write_theta).
+// Runs steps from .. to-1 on x in place. x before each step of the window goes to saved (cnt latents,
+// one behind the other), unless that is NULL. Weights must have been written (lora_write_theta).
 Err denoise_run(const DenoiseGraph *d, Plan *plan, const DenoiseJob *job, int from, int to,
                 float *x, float *saved);
 
-// The vjp of the window and of what follows it. saved: from denoise_run with the same theta. cot: dR/dx_0, overwritten.
-// grad (as theta): overwritten with dR/dtheta.
+// The vjp of the window and of what follows it. saved: from denoise_run with the same theta. cot:
+// dR/dx_0, overwritten. grad (as theta): overwritten with dR/dtheta.
 Err denoise_pull(const DenoiseGraph *d, Plan *plan, const DenoiseJob *job, const float *saved,
                  float *cot, float *grad);
 

@@ -146,7 +146,8 @@ static double *ddim_alphas(Arena *a, const DdimConfig *c) {
     return alpha;
 }
 
-// Training step of sampling step i, as the three spacings of diffusers have it. rint: ties to even, as numpy.
+// Training step of sampling step i, as the three spacings of diffusers have it. rint: ties to even, as
+// numpy.
 static Err ddim_time(const DdimConfig *c, int n, int i, int *t) {
     int last = c->train_steps - 1;
     if (!strcmp(c->spacing, "leading"))

@@ -4,15 +4,17 @@
 //     v_k = net(c_in x_k, t_k)          x_{k+1} = a_k x_k + b_k v_k + z_k noise
 //     clean estimate of step k          clean_x x_k + clean_v v_k
 //
-//     Euler in EDM form (EulerDiscreteScheduler, v-prediction, Karras et al. 2022, arXiv:2206.00364), s = sigma:
-//         s_i = (smax^(1/rho) + i/(n-1) (smin^(1/rho) - smax^(1/rho)))^rho in double, rounded to F32; s_n = 0
-//         c_in = 1/sqrt(s^2+1), t = ln(s)/4, clean = x/(s^2+1) - v s/sqrt(s^2+1), x' = x + (s'-s)(x - clean)/s
+//     Euler in EDM form (EulerDiscreteScheduler, Karras et al. 2022, arXiv:2206.00364), s = sigma:
+//         s_i = (smax^(1/rho) + i/(n-1) (smin^(1/rho) - smax^(1/rho)))^rho, rounded to F32; s_n = 0
+//         c_in = 1/sqrt(s^2+1), t = ln(s)/4, clean = x/(s^2+1) - v s/sqrt(s^2+1)
+//         x' = x + (s'-s)(x - clean)/s
 //     DDIM (DDIMScheduler, Song et al. 2020, arXiv:2010.02502), A = cumulative alpha:
 //         clean = (x - sqrt(1-A) eps)/sqrt(A), x' = sqrt(A') clean + sqrt(1-A'-c^2) eps + c noise,
 //         c = eta sqrt((1-A')/(1-A) (1-A/A'));  v-prediction: eps = sqrt(A) v + sqrt(1-A) x
 //
-// The window is the steps whose network output carries gradient (Algorithm 1's last K, or others). After it x is
-// linear in x, so that the cotangent at its end is tail * dR/dx_0. How much a step's output counts in x_0 is its gain,
+// The window is the steps whose network output carries gradient (Algorithm 1's last K, or others).
+// After it x is linear in x, so that the cotangent at its end is tail * dR/dx_0. How much a step's
+// output counts in x_0 is its gain,
 //     gain_i = |b_i| prod_{k>i} a_k, of the Euler step on sigma = sqrt((1-A)/A), whatever the sampler is.
 //
 // Everything here is double arithmetic on the host and allocates from the caller's arena.
@@ -60,7 +62,8 @@ typedef struct DiffusionSchedule {
     bool stochastic;         // some z is not 0
 } DiffusionSchedule;
 
-// From scheduler_config.json, by its _class_name; every key is checked. ERR_FORMAT for what is not computed.
+// From scheduler_config.json, by its _class_name; every key is checked. ERR_FORMAT for what is not
+// computed.
 Err diffusion_schedule(DiffusionSchedule *out, Arena *arena, Json *config,
                        const DiffusionOptions *opt);
 
@@ -99,15 +102,16 @@ double diffusion_tail(const DiffusionSchedule *s, DiffusionWindow w);
 // Steps that a rollout runs, from 0: all, or with predict to the window's end.
 int diffusion_end(const DiffusionSchedule *s, DiffusionWindow w);
 
-// What step k of a rollout computes: x' = a x + b v + z noise. With predict the window's last step makes the clean
-// estimate instead.
+// What step k of a rollout computes: x' = a x + b v + z noise. With predict the window's last step
+// makes the clean estimate instead.
 void diffusion_coefficients(const DiffusionSchedule *s, DiffusionWindow w, int k, double *a,
                             double *b, double *z);
 
 // ---- Guidance ----
 
-// g[f] from min to max over the frames: v_f = v_u + g_f (v_c - v_u). *on: is there an unconditional branch at all
-// (max > 1, the rule of diffusers)? ERR_USAGE for min > max, and for min != 1 where it is off.
+// g[f] from min to max over the frames: v_f = v_u + g_f (v_c - v_u). *on: is there an unconditional
+// branch at all (max > 1, the rule of diffusers)? ERR_USAGE for min > max, and for min != 1 where it
+// is off.
 Err diffusion_guidance(double min, double max, int frames, float *g, bool *on);
 
 // ---- Noise ----

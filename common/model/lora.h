@@ -79,8 +79,8 @@ Err lora_finish(Lora *l);
 // A from Philox (kind INIT, module = its position in the table), B = 0.
 void lora_init(Lora *l, uint64_t seed);
 
-// The A and B inputs of g, in theta order: tensor[2*i], tensor[2*i+1] for the i-th live module, NULL where g
-// does not use it. Returns how many were written; tensor has room for 2 * lora_module_count.
+// The A and B inputs of g, in theta order: tensor[2*i], tensor[2*i+1] for the i-th live module, NULL
+// where g does not use it. Returns how many were written; tensor has room for 2 * lora_module_count.
 int lora_inputs(const Lora *l, const Graph *g, Tensor **tensor);
 // Copies theta into the inputs of the plan, which keeps them: once after each change of theta.
 Err lora_write_theta(const Lora *l, const Graph *g, Plan *plan, const float *theta);
@@ -89,7 +89,8 @@ Err lora_write_theta(const Lora *l, const Graph *g, Plan *plan, const float *the
 Err lora_write_keys(const Lora *l, const Graph *g, Plan *plan, RngKey key, unsigned step,
                     unsigned branch);
 // grad += the gradients of A and B that a plan has computed, laid out as theta. d: from grad_build for
-// lora_inputs in the same order and marked as outputs; NULL entries are zero. Sums one module after the other.
+// lora_inputs in the same order and marked as outputs; NULL entries are zero. Sums one module after
+// the other.
 Err lora_add_gradient(const Lora *l, Plan *plan, Tensor *const *d, float *grad);
 
 // Reads the rank, alpha, targets and values of a PEFT folder or a diffusers file. Values are placed by
@@ -98,7 +99,8 @@ Err lora_add_gradient(const Lora *l, Plan *plan, Tensor *const *d, float *grad);
 Err lora_read(Lora **out, const char *path);
 Err lora_load_values(Lora *l);
 
-// Writes theta (as lora_theta lays it out). dir is made when it is not there; both files are whole or absent.
+// Writes theta (as lora_theta lays it out). dir is made when it is not there; both files are whole or
+// absent.
 Err lora_write_peft(const Lora *l, const float *theta, const char *dir);
 Err lora_write_diffusers(const Lora *l, const float *theta, const char *file);
 

@@ -56,11 +56,13 @@ Tensor *nn_layernorm(NN *nn, const char *name, Tensor *x, double eps);
 Tensor *nn_groupnorm(NN *nn, const char *name, Tensor *x, int groups, double eps, bool silu,
                      bool span_frames);
 
-// The spatial residual block of diffusers, norms of 32 groups, per frame: x (N, T, H, W, I) -> (N, T, H, W, out),
+// The spatial residual block of diffusers, norms of 32 groups, per frame,
+// x (N, T, H, W, I) -> (N, T, H, W, out):
 //   a = conv1(silu(norm1(x))) + time_emb_proj(emb);  shortcut(x) + conv2(silu(norm2(a)))
 // where shortcut is conv_shortcut (1x1) if I != out. emb (N, E) after its silu; NULL: a block without one.
 Tensor *nn_res_space(NN *nn, Tensor *x, Tensor *emb, int64_t out, double eps);
-// The temporal one, convolutions over frames and statistics over all of them: the same with C -> C and residual x.
+// The temporal one, convolutions over frames and statistics over all of them: the same with C -> C and
+// residual x.
 Tensor *nn_res_time(NN *nn, Tensor *x, Tensor *emb, double eps);
 
 #endif

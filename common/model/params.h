@@ -11,8 +11,8 @@
 //     TRY(params_finish(p));           // surplus keys are an error
 //
 // Matrices and kernels stay in the file (mapped, any float type) and are used as they lie there. Vectors
-// and scalars are widened to F32 once, as the engine wants them, and so are F64. NaN or Inf in a weight is found when it
-// is first asked for: ERR_NUMERIC with file and key.
+// and scalars are widened to F32 once, as the engine wants them, and so are F64. NaN or Inf in a
+// weight is found when it is first asked for: ERR_NUMERIC with file and key.
 #ifndef COMMON_MODEL_PARAMS_H
 #define COMMON_MODEL_PARAMS_H
 
@@ -23,8 +23,8 @@ typedef struct Params Params;
 
 // Opens the weights of a part: a folder with weights as Hugging Face names them, a .safetensors file or
 // index, or a PyTorch zip checkpoint. `prefix` (may be "") is put in front of every key that is asked for
-// ("module.backbone.", "vjepa2."); keys without it belong to other parts and are not looked at. `sub` (may be
-// NULL) picks a dictionary of a checkpoint ("target_encoder").
+// ("module.backbone.", "vjepa2."); keys without it belong to other parts and are not looked at. `sub`
+// (may be NULL) picks a dictionary of a checkpoint ("target_encoder").
 Err params_open(Params **out, const char *path, const char *prefix, const char *sub);
 // The same for a part that is open; it must stay so.
 Err params_of_part(Params **out, const ModelPart *part, const char *prefix);
@@ -36,15 +36,16 @@ const char *params_path(const Params *p);
 
 bool params_has(const Params *p, const char *key);
 
-// The weight as a tensor of g, in the shape stored; NULL with g's error set if it is missing or has another shape.
-// A stored trailing or leading 1 does not match: shapes are exact. Asked for twice, it is two tensors of g
-// on the same bytes.
+// The weight as a tensor of g, in the shape stored; NULL with g's error set if it is missing or has
+// another shape. A stored trailing or leading 1 does not match: shapes are exact. Asked for twice, it
+// is two tensors of g on the same bytes.
 Tensor *params_get(Params *p, Graph *g, const char *key, Shape shape);
 
 // The same for a weight stored as `stored` (exact), seen as `as`: a Conv3d patch kernel as a matrix.
 Tensor *params_get_as(Params *p, Graph *g, const char *key, Shape stored, Shape as);
 
-// The same, widened to F32 whatever its rank: position tables and tokens, which ops other than linear and conv read.
+// The same, widened to F32 whatever its rank: position tables and tokens, which ops other than linear
+// and conv read.
 Tensor *params_get_f32(Params *p, Graph *g, const char *key, Shape stored, Shape as);
 
 // Keys that match this fnmatch pattern (without the prefix) may stay unused ("*.position_ids"). Copied.

@@ -1,15 +1,17 @@
 // unet_svd: Stable Video Diffusion's denoiser.
 //
-//   emb  = time_embedding(sincos(t)) + add_embedding(sincos(ids))                        one vector per video
+//   emb  = time_embedding(sincos(t)) + add_embedding(sincos(ids))     one vector per video
 //   x    = conv_in(sample)                                                               push x
 //   down level i:  layers x [STRes, STAttn?] push each;  conv stride 2, push (not the last level)
 //   mid:           STRes, STAttn, STRes
 //   up level i:    (layers + 1) x [concat(x, pop), STRes, STAttn?];  nearest x2, conv (not the last level)
 //   out  = conv_out(silu(norm(x)))
 //   STRes:  s = spatial res block (per frame);  t = s + temporal res block(s);   a s + (1 - a) t
-//   STAttn: h = proj_in(norm(x));  layers x [h = block(h); m = time block(h + pos_f); h = a h + (1 - a) m];  x + proj_out(h)
+//   STAttn: h = proj_in(norm(x));  x + proj_out(h) after each of the layers has done
+//           h = block(h);  m = time block(h + pos_f);  h = a h + (1 - a) m
 //   block:  h += attn1(ln h);  h += attn2(context);  h += ff(ln h)        over the pixels of a frame
-//   time block: m += ff_in(ln m), then the same over the frames of a pixel.   a = sigmoid(mix_factor) of each STRes, STAttn
+//   time block: m += ff_in(ln m), then the same over the frames of a pixel
+//   a = sigmoid(mix_factor) of each STRes and STAttn
 #include "common/model/unet_svd.h"
 
 #include <math.h>

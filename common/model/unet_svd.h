@@ -7,8 +7,9 @@
 //     TRY(params_finish(nn.params));
 //
 // Gradients reach every input and every weight that grad_build is asked for. The context is one token, so
-// cross attention is to_out(to_v(context)), one vector per video and layer: to_q, to_k and norm2 are checked
-// for shape and values and not computed with. An adapter's dropout there draws one mask per video, not per token.
+// cross attention is to_out(to_v(context)), one vector per video and layer: to_q, to_k and norm2 are
+// checked for shape and values and not computed with. An adapter's dropout there draws one mask per
+// video, not per token.
 #ifndef COMMON_MODEL_UNET_SVD_H
 #define COMMON_MODEL_UNET_SVD_H
 

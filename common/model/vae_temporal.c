@@ -1,7 +1,9 @@
 // vae_temporal: Stable Video Diffusion's VAE.
 //
-//   encoder (per image):  x = conv_in(image);  level i: layers x Res2D;  zeros right and below, conv stride 2 (not the last)
-//                         x = Res2D(attn(Res2D(x)));  mean = first half of quant_conv(conv_out(silu(norm(x))))
+//   encoder (per image):  x = conv_in(image)
+//                         level i: layers x Res2D;  zeros right and below, conv stride 2 (not the last)
+//                         x = Res2D(attn(Res2D(x)))
+//                         mean = first half of quant_conv(conv_out(silu(norm(x))))
 //   decoder (per video):  x = conv_in(z);  x = STRes(attn(STRes(x)))
 //                         level i, innermost first: (layers + 1) x STRes;  nearest x2, conv (not the last)
 //                         frames = time_conv_out(conv_out(silu(norm(x))))
@@ -125,7 +127,8 @@ static Tensor *middle(NN *nn, Tensor *x, ResBlock *block, int64_t width, VaeTemp
 }
 
 // The decoder's middle has as many residual blocks as layers_per_block says, but its forward pass zips all
-// after the first with the one attention: with one layer the attention never runs, of three or more the rest.
+// after the first with the one attention: with one layer the attention never runs, of three or more
+// the rest.
 static Tensor *decoder_middle(NN *nn, const VaeTemporalConfig *cfg, Tensor *x, int64_t width,
                               VaeTemporalOptions opt) {
     if (cfg->layers > 1) {

@@ -1,4 +1,4 @@
-// vae_temporal: the VAE of Stable Video Diffusion (AutoencoderKLTemporalDecoder): image encoder, video decoder.
+// vae_temporal: the VAE of Stable Video Diffusion (AutoencoderKLTemporalDecoder), both ways.
 //
 //     VaeTemporalConfig cfg;
 //     TRY(vae_temporal_config(&cfg, part->config));
@@ -42,13 +42,13 @@ typedef struct VaeTemporalOptions {
     bool recompute; // one recompute segment per residual block
 } VaeTemporalOptions;
 
-// image (N, T, H, W, in_channels) in [-1, 1] -> mode of the posterior (N, T, h, w, latent_channels), unscaled.
-// H and W must be multiples of the stride.
+// image (N, T, H, W, in_channels) in [-1, 1] -> mode of the posterior (N, T, h, w, latent_channels),
+// unscaled. H and W must be multiples of the stride.
 Tensor *vae_temporal_encode(NN *nn, const VaeTemporalConfig *cfg, Tensor *image,
                             VaeTemporalOptions opt);
 
-// z (N, F, h, w, latent_channels), already divided by scaling_factor -> frames (N, F, H, W, out_channels), raw:
-// about [-1, 1], not clamped.
+// z (N, F, h, w, latent_channels), already divided by scaling_factor -> frames (N, F, H, W,
+// out_channels), raw: about [-1, 1], not clamped.
 Tensor *vae_temporal_decode(NN *nn, const VaeTemporalConfig *cfg, Tensor *z,
                             VaeTemporalOptions opt);
 
