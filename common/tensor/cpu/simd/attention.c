@@ -299,12 +299,12 @@ SIMD_INLINE void short_tile(int rows, int vectors, float *y, int64_t ldy, const 
     SHORT_CASE(3, v, as, aks)     \
     SHORT_CASE(4, v, as, aks) SHORT_CASE(5, v, as, aks) SHORT_CASE(6, v, as, aks)
 #if defined __AVX512F__
-#define SHORT_CASES(v, as, aks)                                                     \
-    SHORT_CASES_6(v, as, aks)                                                       \
-    SHORT_CASE(7, v, as, aks)                                                       \
-    SHORT_CASE(8, v, as, aks)                                                       \
-    SHORT_CASE(9, v, as, aks) SHORT_CASE(10, v, as, aks) SHORT_CASE(11, v, as, aks) \
-        SHORT_CASE(12, v, as, aks)
+#define SHORT_CASES(v, as, aks) \
+    SHORT_CASES_6(v, as, aks)   \
+    SHORT_CASE(7, v, as, aks)   \
+    SHORT_CASE(8, v, as, aks)   \
+    SHORT_CASE(9, v, as, aks)   \
+    SHORT_CASE(10, v, as, aks) SHORT_CASE(11, v, as, aks) SHORT_CASE(12, v, as, aks)
 #else
 #define SHORT_CASES SHORT_CASES_6
 #endif
