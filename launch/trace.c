@@ -194,8 +194,8 @@ static void print_sums(const Sums *u, FILE *out) {
         if (stage_busy(u, stage) > stage_busy(u, bound)) bound = stage;
         for (int r = 0; r < u->replicas[stage]; r++) {
             all += u->busy_s[stage][r];
-            fprintf(out, "%-9s.%d  busy %6.2f s, %5.1f%%\n", itinerary_stage_name((StageKind)stage),
-                    r, u->busy_s[stage][r], 100 * u->busy_s[stage][r] / u->wall_s);
+            fprintf(out, "%s.%d: busy %.2f s, %.1f%%\n", itinerary_stage_name((StageKind)stage), r,
+                    u->busy_s[stage][r], 100 * u->busy_s[stage][r] / u->wall_s);
         }
     }
     for (int k = 0; k <= STEP_CNT; k++)
