@@ -20,6 +20,7 @@ static Tensor *scalar(Graph *g, const char *name) {
 static void add_inputs(DenoiseGraph *d, NN *nn, const DenoiseSpec *spec) {
     Graph *g = nn->g;
     *d = (DenoiseGraph){.g = g, .lora = nn->lora, .spec = *spec};
+    d->dropout = nn->lora && nn->dropout && lora_config(nn->lora)->dropout > 0;
     const DenoiseSpec *s = &d->spec;
     if (s->guidance) {
         float *copy = arena_array(&g->arena, float, s->frames);
@@ -177,7 +178,7 @@ static Err write_step(const DenoiseGraph *d, Plan *plan, const DenoiseJob *job, 
     TRY(write_scalar(plan, d->a, a));
     TRY(write_scalar(plan, d->b, b));
     TRY(write_scalar(plan, d->z, z));
-    if (d->lora) TRY(lora_write_keys(d->lora, d->g, plan, job->name, (unsigned)k, 0));
+    if (d->dropout) TRY(lora_write_keys(d->lora, d->g, plan, job->name, (unsigned)k, 0));
     if (!d->noise) return ERR_OK;
     RngKey key = job->name;
     key.use = rng_use(RNG_STEP_NOISE, (unsigned)k, 0, 0, 0);

@@ -58,6 +58,7 @@ typedef struct DenoiseVjpOptions {
 typedef struct DenoiseGraph {
     Graph *g;
     const Lora *lora;
+    bool dropout; // the graph has keys
     DenoiseSpec spec;
     Tensor *x;                     // (B, F, h, w, C)
     Tensor *image, *context, *ids; // (B, 1, h, w, Ci), (B, L, D), (B, n)

@@ -17,6 +17,7 @@ enum { THETA_ALIGN = 16, NAME_BYTES = 512 };
 
 typedef struct Module {
     LoraModule m;
+    int live;               // its number among the live ones
     float *kept_a, *kept_b; // dead modules: values of the file that was read, or NULL
 } Module;
 
@@ -25,7 +26,7 @@ struct Lora {
     LoraConfig cfg;
     bool *matched; // [target_cnt]
     Module *module;
-    int cnt, cap;
+    int cnt, cap, live_cnt;
     int64_t theta_cnt;
     float *theta, *scratch; // scratch: the largest A or B
     Safetensors *file;      // lora_read: until lora_free
@@ -103,6 +104,7 @@ static Module *enter(Lora *l, const char *path, int64_t in, int64_t out, bool de
     Module *m = &l->module[l->cnt++];
     *m = (Module){.m = {arena_strdup(&l->arena, path), in, out, -1, -1, dead}};
     if (dead) return m;
+    m->live = l->live_cnt++;
     m->m.a_at = place(l, l->cfg.rank * in);
     m->m.b_at = place(l, l->cfg.rank * out);
     return m;
@@ -177,37 +179,61 @@ void lora_init(Lora *l, uint64_t seed) {
 
 // ---- Plans ----
 
-int lora_inputs(const Lora *l, const Graph *g, Tensor **tensor) {
-    int n = 0;
-    for (int i = 0; i < l->cnt; i++) {
-        if (l->module[i].m.dead) continue;
-        tensor[n++] = find_input(g, l->module[i].m.path, "A");
-        tensor[n++] = find_input(g, l->module[i].m.path, "B");
+// The adapter's inputs of a graph in one walk: `at` is where the walk stands, `module` the one found. They
+// lie in the graph in the order of the table, so that the next module is nearly always the right one.
+typedef struct Walk {
+    int at;
+    Module *module;
+    const char *what; // "A", "B", "key"
+} Walk;
+
+static Module *module_of(const Lora *l, const char *path, size_t len, const Module *last) {
+    for (int n = 0, i = last ? (int)(last - l->module) : 0; n < l->cnt; n++, i = (i + 1) % l->cnt) {
+        const char *have = l->module[i].m.path;
+        if (!strncmp(have, path, len) && !have[len]) return &l->module[i];
     }
-    return n;
+    return NULL;
 }
 
-static Err write_one(Plan *plan, const Tensor *t, const float *x) {
-    return t ? plan_write(plan, t, x) : ERR_OK;
+// The next input of g that belongs to l; NULL at the end.
+static Tensor *next_input(const Lora *l, const Graph *g, Walk *w) {
+    while (w->at < g->node_cnt) {
+        Tensor *t = g->node[w->at++];
+        if (t->op != OP_INPUT || strncmp(t->name, "lora.", 5)) continue;
+        const char *path = t->name + 5, *dot = strrchr(path, '.');
+        Module *m = dot ? module_of(l, path, (size_t)(dot - path), w->module) : NULL;
+        if (!m) continue;
+        w->module = m;
+        w->what = dot + 1;
+        return t;
+    }
+    return NULL;
+}
+
+int lora_inputs(const Lora *l, const Graph *g, Tensor **tensor) {
+    Walk w = {0};
+    for (int i = 0; i < 2 * l->live_cnt; i++) tensor[i] = NULL;
+    for (Tensor *t; (t = next_input(l, g, &w));)
+        if (*w.what != 'k') tensor[2 * w.module->live + (*w.what == 'B')] = t;
+    return 2 * l->live_cnt;
 }
 
 Err lora_write_theta(const Lora *l, const Graph *g, Plan *plan, const float *theta) {
-    for (int i = 0; i < l->cnt; i++) {
-        const LoraModule *m = &l->module[i].m;
-        if (m->dead) continue;
-        TRY(write_one(plan, find_input(g, m->path, "A"), theta + m->a_at));
-        TRY(write_one(plan, find_input(g, m->path, "B"), theta + m->b_at));
+    Walk w = {0};
+    for (Tensor *t; (t = next_input(l, g, &w));) {
+        const LoraModule *m = &w.module->m;
+        if (*w.what != 'k') TRY(plan_write(plan, t, theta + (*w.what == 'A' ? m->a_at : m->b_at)));
     }
     return ERR_OK;
 }
 
 Err lora_write_keys(const Lora *l, const Graph *g, Plan *plan, RngKey key, unsigned step,
                     unsigned branch) {
-    for (int i = 0; i < l->cnt; i++) {
-        const Tensor *t = find_input(g, l->module[i].m.path, "key");
-        if (!t) continue;
+    Walk w = {0};
+    for (Tensor *t; (t = next_input(l, g, &w));) {
         int32_t words[8];
-        key.use = rng_use(RNG_DROPOUT, step, branch, (unsigned)i, 0);
+        if (*w.what != 'k') continue;
+        key.use = rng_use(RNG_DROPOUT, step, branch, (unsigned)(w.module - l->module), 0);
         rng_key_to_words(key, words);
         TRY(plan_write(plan, t, words));
     }
