@@ -47,7 +47,9 @@ static Err print_head(Json *j, const char *dir, bool alive, Arena *a) {
     double age = (double)(clock_wall_ns() - wall) / 1e9;
     bool over = strcmp(state, "running") && strcmp(state, "starting");
     printf("%s: ", dir);
-    if (alive && !over && age < STALE_S)
+    if (alive && !strcmp(state, "starting")) // the launcher waits for the stages to load
+        printf("starting for %s, launcher %lld\n", span_text(age, a), (long long)launcher);
+    else if (alive && !over && age < STALE_S)
         printf("%s for %s, launcher %lld\n", state, span_text(elapsed, a), (long long)launcher);
     else if (alive && !over)
         printf("the launcher (%lld) has been silent for %s; what it said then:\n",
