@@ -322,18 +322,17 @@ Err supervisor_start(Supervisor **out, const Config *cfg, Run *run, Conductor *c
     die_unless(s, "supervisor: out of memory");
     *s = (Supervisor){.cfg = cfg, .run = run, .conductor = conductor, .fault = fault};
     Err err = start(s, stop);
-    if (err) {
-        char keep[2048];
-        snprintf(keep, sizeof keep, "%s", err_text());
+    if (err)
         supervisor_stop(s, true, NULL);
-        FAIL(err, "%s", keep);
-    }
-    *out = s;
-    return ERR_OK;
+    else
+        *out = s;
+    return err;
 }
 
 void supervisor_stop(Supervisor *s, bool kill_now, const volatile int *stop) {
     if (!s) return;
+    char keep[2048]; // the caller's message, if this is the end of a failure
+    snprintf(keep, sizeof keep, "%s", err_text());
     atomic_store(&s->run->state->stopping, 1);
     for (int i = 0; i < s->child_cnt; i++) send_to(s, &s->child[i], MSG_STOP);
     for (bool left = true; left;) {
@@ -358,4 +357,5 @@ void supervisor_stop(Supervisor *s, bool kill_now, const volatile int *stop) {
     rmdir(SOCKET_DIR);
     free(s->child);
     free(s);
+    if (*keep) err_fail(ERR_PEER, __FILE__, __LINE__, __func__, "%s", keep);
 }

@@ -33,7 +33,8 @@ Err supervisor_poll(Supervisor *s, int timeout_ms);
 // Restarts so far.
 int supervisor_restarts(const Supervisor *s);
 
-// Ends all stages: asks (they finish their step), or kills at once. Returns when none is left. Frees s; NULL is fine.
+// Ends all stages: asks (they finish their step), or kills at once. Returns when none is left; err_text stays
+// what it was. Frees s; NULL is fine.
 void supervisor_stop(Supervisor *s, bool kill_now, const volatile int *stop);
 
 #endif
