@@ -25,9 +25,9 @@ typedef struct Plan Plan;
 
 typedef struct PlanOptions {
     uint64_t memory_bytes; // refuse with ERR_MEMORY above this; 0 = no limit
-    bool dry;              // fill the table only: allocate nothing, pack nothing; such a plan cannot run
-    bool no_reuse;         // every tensor keeps its own memory (tests compare the bits)
-    bool check;            // after each node look for NaN/Inf; plan_run then fails with its name
+    bool dry;      // fill the table only: allocate nothing, pack nothing; such a plan cannot run
+    bool no_reuse; // every tensor keeps its own memory (tests compare the bits)
+    bool check;    // after each node look for NaN/Inf; plan_run then fails with its name
 } PlanOptions;
 
 // What the table shows, in bytes. The arena is what plan_new allocates.
