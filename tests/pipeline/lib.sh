@@ -96,6 +96,8 @@ has_updates() { # NAME N
     [ "$(wc -l 2>/dev/null <"$TMPDIR/$1/metrics.jsonl")" -ge "$2" ] 2>/dev/null
 }
 
+alive() { [ -n "$(processes "$1")" ]; } # STAGE
+
 gone() { [ -z "$(processes)" ]; }
 
 # No process, shared memory or socket of ours is there any more.

@@ -74,7 +74,7 @@ same outside ref6
 # Stopped for a while: waited for, no restart.
 start stopped $shape --fault delay:5:4000
 for stage in sampler learner decoder rewarder; do
-    until_true 10 test -n "$(processes $stage)"
+    until_true 10 alive $stage
     sleep 0.2
     p=$(processes $stage | head -n 1)
     [ "$p" ] && kill -STOP "$p" && sleep 0.5 && kill -CONT "$p"

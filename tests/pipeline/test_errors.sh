@@ -1,0 +1,87 @@
+#!/bin/bash
+# What goes wrong is said, with the right exit status, and nothing is left behind.
+. tests/pipeline/lib.sh
+
+# Settings
+refused 2 "did you mean video.frames" video.frame=3
+refused 2 "want 0 to 10" optim.lr=20
+refused 2 "No such file" data.images=no/such.png
+refused 2 "multiples of" video.width=36
+refused 2 "no/such/model" model=no/such/model
+refused 2 "no/such" reward.0.path=no/such
+refused 2 "ebbing" reward.0.class=ebbing
+refused 2 "are missing" video.width=2048 video.height=2048 video.frames=32
+refused 2 "fault" --fault explode:score@1
+refused 2 "unknown option" --inlnie
+"$VADER" train no/such.yaml >"$TMPDIR/refused.log" 2>&1
+[ $? = 2 ] || fail "a config that is not there: $(cat "$TMPDIR/refused.log")"
+
+# Models and images that are not what they should be
+bad=$TMPDIR/bad
+copy_model() { rm -rf "$bad"; cp -r tests/data/tiny-svd "$bad"; chmod -R u+w "$bad"; }
+copy_model
+rm "$bad/vae/config.json"
+refused 2 "vae: no config.json" model="$bad"
+copy_model
+truncate -s -100 "$bad/unet/diffusion_pytorch_model.safetensors"
+refused 2 "diffusion_pytorch_model.safetensors" model="$bad"
+copy_model
+sed -i 's/"cross_attention_dim": 32/"cross_attention_dim": 48/' "$bad/unet/config.json"
+refused 2 "unet" model="$bad"
+head -c 5000 /dev/urandom >"$TMPDIR/noise.png"
+refused 1 "noise.png" data.images="$TMPDIR/noise.png"
+head -c 300 tests/data/pictures/dawn.png >"$TMPDIR/torn.png"
+refused 1 "torn.png" data.images="$TMPDIR/torn.png"
+
+# NaN among the weights: the last number of the file is a half
+nan_in() { # part, file
+    copy_model
+    printf '\000\176' | dd of="$bad/$1" bs=1 seek=$(($(stat -c %s "$bad/$1") - 2)) conv=notrunc 2>/dev/null
+}
+nan_in unet/diffusion_pytorch_model.safetensors
+refused 2 "has NaN at element" model="$bad"
+nan_in vae/diffusion_pytorch_model.safetensors
+refused 2 "has NaN at element" model="$bad"
+
+# NaN while it runs: numbers that overflow
+refused 1 "is not finite" optim.lr=10 optim.clip=0 optim.updates=60 lora.alpha=1000000
+
+# A stage that says it failed ends the run; one that dies again and again does, too
+refused 1 "this step was told to fail" --fault fail:score@1
+grep -q restarts "$TMPDIR/refused.log" && fail "a stage that failed was restarted"
+refused 1 "died 4 times at the same step of sample 1" --fault crash:score@1:before
+refused 1 "learner.0 died 4 times" --fault crash:update@1:after
+[ "$(wc -l <"$TMPDIR/refused/metrics.jsonl")" = 1 ] || fail "the updates before it are not kept"
+"$VADER" resume "$TMPDIR/refused" >"$TMPDIR/resumed.log" 2>&1 || fail "going on: $(tail -n 2 "$TMPDIR/resumed.log")"
+train ref --inline
+same refused ref
+
+# No room: files, shared memory
+refused_limited() { # KiB, text
+    (
+        trap '' XFSZ
+        ulimit -f "$1"
+        exec "$VADER" train "$CONF" run="$TMPDIR/limited"
+    ) >"$TMPDIR/refused.log" 2>&1
+    local got=$?
+    [ $got = 1 ] || fail "files of $1 KiB: status $got"
+    grep -qF "$2" "$TMPDIR/refused.log" || fail "files of $1 KiB: $(tail -n 2 "$TMPDIR/refused.log")"
+    rm -rf "$TMPDIR/limited"
+    nothing_left
+}
+refused_limited 100 "shared memory wanted"
+if unshare -m true 2>/dev/null; then
+    unshare -m bash -c "mount -t tmpfs -o size=1m none /dev/shm && exec '$VADER' train $CONF run='$TMPDIR/shm'" \
+        >"$TMPDIR/refused.log" 2>&1
+    [ $? = 1 ] && grep -q "of shared memory wanted, /dev/shm has .* free" "$TMPDIR/refused.log" ||
+        fail "a full /dev/shm: $(tail -n 2 "$TMPDIR/refused.log")"
+    unshare -m bash -c "mkdir -p '$TMPDIR/disk' && mount -t tmpfs -o size=300k none '$TMPDIR/disk' &&
+        exec '$VADER' train $CONF run='$TMPDIR/disk/run'" >"$TMPDIR/refused.log" 2>&1
+    [ $? = 1 ] && grep -qi "no space" "$TMPDIR/refused.log" || fail "a full disk: $(tail -n 2 "$TMPDIR/refused.log")"
+    nothing_left
+fi
+
+# A run directory that is too deep for sockets is none of our user's business: they are relative
+deep=$TMPDIR/$(printf 'a%.0s' {1..150})/$(printf 'b%.0s' {1..100})
+"$VADER" train "$CONF" run="$deep" optim.updates=1 >"$TMPDIR/refused.log" 2>&1 || fail "a long path: $(tail -n 2 "$TMPDIR/refused.log")"
+finish
