@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/proc/checkpoint.h"
 #include "common/proc/conductor.h"
+#include "common/proc/recorder.h"
 #include "common/proc/stage.h"
 #include "decoder/decoder.h"
 #include "launch/tool/tool.h"
@@ -19,6 +21,8 @@ typedef struct Inline {
     StageCtx *ctx[STAGE_CNT];
     Run run;
     Conductor *conductor;
+    Recorder *recorder; // NULL: nothing is recorded
+    Checkpoint checkpoint;
     Fault *fault;
 } Inline;
 
@@ -59,6 +63,10 @@ static Err play(Inline *r) {
         bool any = false;
         TRY(conductor_poll(r->conductor, &news));
         if (news.preview_slot >= 0) conductor_release(r->conductor, (uint32_t)news.preview_slot);
+        if (r->recorder) {
+            TRY(checkpoint_poll(&r->checkpoint, &news));
+            recorder_poll(r->recorder, &news, 0);
+        }
         if (news.updated)
             fprintf(stderr, "update %llu/%lld  reward %.4f  |g| %.3g\n",
                     (unsigned long long)news.version, (long long)r->cfg->updates, news.reward,
@@ -74,14 +82,19 @@ static Err play(Inline *r) {
     return ERR_OK;
 }
 
-Err inline_run(Config *cfg, bool resume, const char *fault) {
+Err inline_run(Config *cfg, bool resume, const char *fault, bool record) {
     Inline r = {.cfg = cfg, .run = {.state_shm.fd = -1, .board_shm.fd = -1}};
     for (int i = 0; i < STAGE_CNT; i++) r.run.block_shm[i].fd = -1;
     cfg->sampler_replicas = cfg->decoder_replicas = cfg->rewarder_replicas = 1;
     Err err = fault_parse(&r.fault, fault, 0);
     if (!err) err = open_stages(&r);
     if (!err) err = open_run(&r, resume);
+    if (!err && record) {
+        r.recorder = recorder_new(cfg, &r.run, ".");
+        r.checkpoint = (Checkpoint){.cfg = cfg, .run = &r.run, .run_dir = "."};
+    }
     if (!err) err = play(&r);
+    recorder_free(r.recorder, err ? "failed" : "ended");
     conductor_free(r.conductor);
     for (int s = 0; s < STAGE_CNT; s++) {
         stage_ctx_free(r.ctx[s]);
@@ -101,7 +114,7 @@ Err tool_inline(int argc, char **argv) {
     for (int i = 2; i + 1 < argc; i++)
         if (!strcmp(argv[i], "--fault")) fault = argv[i + 1];
     TRY(config_load(&cfg, "config.yaml", 0, NULL));
-    Err err = inline_run(cfg, resume, fault);
+    Err err = inline_run(cfg, resume, fault, true);
     config_free(cfg);
     return err;
 }

@@ -11,6 +11,7 @@
 
 // Runs cfg in the working directory to its end. resume: goes on from the state files there. Replica counts of cfg are
 // ignored (set to 1). fault: see fault.h, may be NULL.
-Err inline_run(Config *cfg, bool resume, const char *fault);
+// record: also bundles, status.json and spans.bin, as the launcher writes them; false: state and metrics only.
+Err inline_run(Config *cfg, bool resume, const char *fault, bool record);
 
 #endif

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/format/bundle.h"
 #include "common/transport/ledger.h"
 #include "launch/tool/inline.h"
 #include "launch/tool/tool.h"
@@ -69,7 +70,7 @@ static Err run_again(const LedgerHead *head) {
     TRY(config_load(&cfg, "config.yaml", 3, set));
     Err err = chdir(FOLDER)
                   ? err_fail(ERR_IO, __FILE__, __LINE__, __func__, FOLDER ": %s", strerror(errno))
-                  : inline_run(cfg, false, NULL);
+                  : inline_run(cfg, false, NULL, false);
     config_free(cfg);
     if (chdir("..") && !err) FAIL(ERR_IO, "..: %s", strerror(errno));
     return err;
@@ -91,21 +92,41 @@ static Err compare(const LedgerHead *head) {
     return compare_files(mine, again, (size_t)st.st_size);
 }
 
+// Every bundle of the run, read whole. *cnt receives how many.
+static Err verify_bundles(int *cnt) {
+    DIR *dir = opendir("ckpt");
+    Err err = ERR_OK;
+    if (!dir) return ERR_OK;
+    for (struct dirent *e; !err && (e = readdir(dir));) {
+        size_t n = strlen(e->d_name);
+        char path[300];
+        Bundle *b = NULL;
+        if (n < 4 || strcmp(e->d_name + n - 4, ".tar")) continue;
+        snprintf(path, sizeof path, "ckpt/%s", e->d_name);
+        err = bundle_open(&b, path);
+        bundle_close(b);
+        ++*cnt;
+    }
+    closedir(dir);
+    return err;
+}
+
 Err tool_verify(int argc, char **argv) {
     LedgerHead head;
-    int found;
+    int found, bundles = 0;
     if (argc != 2) FAIL(ERR_USAGE, "usage: vader verify RUN");
     if (chdir(argv[1])) FAIL(ERR_USAGE, "%s: %s", argv[1], strerror(errno));
     TRY(ledger_read(".", &head, NULL, &found));
     if (!found)
         FAIL(ERR_USAGE, "%s: no update is durable yet, there is nothing to verify", argv[1]);
+    TRY(verify_bundles(&bundles));
     remove_folder();
     if (mkdir(FOLDER, 0700)) FAIL(ERR_IO, "%s/" FOLDER ": %s", argv[1], strerror(errno));
     Err err = run_again(&head);
     if (!err) err = compare(&head);
     remove_folder();
     if (err) return err_up(err, __FILE__, __LINE__, __func__);
-    printf("%s: %llu updates made again, every byte the same\n", argv[1],
-           (unsigned long long)head.version);
+    printf("%s: %llu updates made again, every byte the same; %d bundles whole\n", argv[1],
+           (unsigned long long)head.version, bundles);
     return ERR_OK;
 }
