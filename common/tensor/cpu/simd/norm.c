@@ -145,15 +145,25 @@ SIMD_INLINE vf silu_slope(vf z) {
     return s * vf_fma(z, 1.0f - s, vf_set(1.0f));
 }
 
+// One vector of m channels from channel i on.
+SIMD_INLINE void apply_one(float *y, const float *x, const NormChannels *p, bool silu, int64_t i,
+                           int m) {
+    vf z = vf_fma(vf_load_n(x + i, m) - vf_load_n(p->mean + i, m), vf_load_n(p->gain + i, m),
+                  vf_load_n(p->bias + i, m));
+    vf_store_n(y + i, silu ? z * fast_sigmoid(z) : z, m);
+}
+
+// Four vectors at a time, so that the exponentials overlap.
 SIMD_INLINE void apply_rows(float *y, const float *x, NormChannels p, bool silu, int64_t rows,
                             int64_t c) {
-    for (int64_t r = 0; r < rows; r++, y += c, x += c)
-        for (int64_t i = 0; i < c; i += VLEN) {
-            int m = vf_left(c - i);
-            vf z = vf_fma(vf_load_n(x + i, m) - vf_load_n(p.mean + i, m), vf_load_n(p.gain + i, m),
-                          vf_load_n(p.bias + i, m));
-            vf_store_n(y + i, silu ? z * fast_sigmoid(z) : z, m);
+    for (int64_t r = 0; r < rows; r++, y += c, x += c) {
+        int64_t i = 0;
+        for (; i + 4 * VLEN <= c; i += 4 * VLEN) {
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; k++) apply_one(y, x, &p, silu, i + k * VLEN, VLEN);
         }
+        for (; i < c; i += VLEN) apply_one(y, x, &p, silu, i, vf_left(c - i));
+    }
 }
 
 void SIMD(groupnorm_apply)(float *y, const float *x, const NormChannels *p, bool silu, int64_t rows,
