@@ -83,7 +83,7 @@ def main():
     check(f"the adapter changes the output, by {((ours - base).norm() / base.norm()).item():.1e}", not torch.equal(ours, base) or not any(
         x.abs().max() for key, x in tensors.items() if "lora_B" in key))
     if args.golden:
-        close("PeftModel.from_pretrained against out.sample", ours, case.t["out.sample"], 1e-6)
+        close("PeftModel.from_pretrained against out.sample", ours, case.t["out.sample"], 1e-5)
 
     bare = {key.removeprefix(PREFIX): x for key, x in tensors.items()}
     close("diffusers' load_lora_adapter against PeftModel", forward(through_diffusers(args.unet, bare, config), case), ours)
