@@ -192,6 +192,29 @@ static Err parse_enum(Source *src, const Entry *e, const Row *r, const char *tex
     FAIL(ERR_USAGE, "%s: %s is \"%s\", want %s", where(src, e->line), e->key, text, r->choices);
 }
 
+// The code point at *s, which moves behind it; -1 if the bytes are not UTF-8.
+static long utf8_next(const char **s) {
+    static const long least[] = {0, 0, 0x80, 0x800, 0x10000};
+    const unsigned char *p = (const unsigned char *)*s;
+    int n = *p < 0x80 ? 1 : *p >> 5 == 6 ? 2 : *p >> 4 == 14 ? 3 : *p >> 3 == 30 ? 4 : 0;
+    long code = n == 1 ? *p : *p & (0x7f >> n);
+    for (int i = 1; i < n; i++) {
+        if (p[i] >> 6 != 2) return -1;
+        code = code << 6 | (p[i] & 0x3f);
+    }
+    *s += n;
+    bool bad = !n || code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000);
+    return bad ? -1 : code;
+}
+
+// YAML is Unicode; a file's bytes were checked by its parser, those of the command line are here.
+static Err check_text(Source *src, const Entry *e, const char *text) {
+    while (*text)
+        if (utf8_next(&text) < 0)
+            FAIL(ERR_USAGE, "%s: %s is not UTF-8", where(src, e->line), e->key);
+    return ERR_OK;
+}
+
 // Paths become absolute: those of a file from its folder, those of the command line from where we are.
 static const char *text_value(Source *src, const Entry *e, bool is_path, const char *text) {
     Arena *a = &src->cfg->arena;
@@ -223,11 +246,14 @@ static Err set_value(Source *src, const Entry *e) {
     case ROW_ENUM: return parse_enum(src, e, r, e->value, member);
     case ROW_STR:
         *(const char **)member = text_value(src, e, names_files(r), e->value);
-        return ERR_OK;
+        return check_text(src, e, e->value);
     case ROW_STRS: {
         ConfigStrs *s = member;
         *s = (ConfigStrs){cnt, arena_array(a, const char *, cnt + 1)};
-        for (int i = 0; i < cnt; i++) s->item[i] = text_value(src, e, names_files(r), item[i]);
+        for (int i = 0; i < cnt; i++) {
+            TRY(check_text(src, e, item[i]));
+            s->item[i] = text_value(src, e, names_files(r), item[i]);
+        }
         return ERR_OK;
     }
     case ROW_INTS: {
@@ -456,14 +482,23 @@ void config_free(Config *cfg) {
 
 // ---- Writing ----
 
+// Whether YAML takes the character as it is. U+0085, U+2028 and U+2029 end lines there.
+static bool is_plain(long code) {
+    return (code >= 0x20 && code < 0x7f) || code >= 0x10000 ||
+           (code >= 0xa0 && code < 0xfffe && code != 0xfeff && code >> 1 != 0x2028 >> 1);
+}
+
 static void write_str(FILE *out, const char *s) {
     fputc('"', out);
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\') fputc('\\', out);
-        if ((unsigned char)*s < 0x20)
-            fprintf(out, "\\x%02x", (unsigned char)*s);
+    while (*s) {
+        const char *at = s;
+        long code = utf8_next(&s);
+        if (code == '"' || code == '\\')
+            fprintf(out, "\\%c", (char)code);
+        else if (is_plain(code))
+            fwrite(at, 1, (size_t)(s - at), out);
         else
-            fputc(*s, out);
+            fprintf(out, "\\U%08lx", (unsigned long)code);
     }
     fputc('"', out);
 }

@@ -197,6 +197,18 @@ TEST(what_keys_mean_together) {
         ERR_USAGE, "reward.0.head is missing");
 }
 
+TEST(text_is_unicode) {
+    CHECK_OK(set("model=m\xc3\xa4\xf0\x9f\x98\x80"));
+    static const char *const bad[] = {"model=\xdf",
+                                      "model=a\xc3",
+                                      "model=\xc0\x80",
+                                      "model=\xed\xa0\x80",
+                                      "model=\xf5\x80\x80\x80",
+                                      "lora.targets=[a,\xff]"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        CHECK_ERR(set(bad[i]), ERR_USAGE, "is not UTF-8");
+}
+
 static char *written(const Config *c, bool docs) {
     char *text = NULL;
     size_t len = 0;
@@ -213,6 +225,8 @@ TEST(writing_and_reading_are_inverse) {
         BASE "seed: 9007199254740993\noptim: {lr: 0.1, eps: 1e-300}\ncond.fps: 7.25\n",
         BASE
         "window: {at: random, range: [1, 3]}\nlora.targets: ['it''s', \"a\\\"b\\\\c\", 'ä ü']\n",
+        BASE
+        "lora.targets: [\"\\x7f\\x01\\e\", \"\\u0080\\u0085\\ufeff\\u2028\\ufffe\\U0001f600\"]\n",
         "model: \"a b: c # d\"\ndata.images: [\"new\\nline\", \"tab\\t\", '- x', '*y', '&z']\n"
         "reward:\n  - {model: vjepa, path: 'x: y', form: score, weight: 0.1}\n"
         "  - {model: aesthetic, path: p, head: h, form: score, per_frame: sum}\n",
