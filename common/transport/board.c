@@ -91,7 +91,8 @@ Err board_create(Board **out, void *memory, const BoardSpec *spec, const BoardMo
                           .bytes = b->at.end,
                           .layout_hash = layout_hash(&b->at),
                           .spec = *spec};
-    memcpy(b->base + b->at.modules, modules, spec->module_cnt * sizeof *modules);
+    if (spec->module_cnt)
+        memcpy(b->base + b->at.modules, modules, spec->module_cnt * sizeof *modules);
     b->header->magic = BOARD_MAGIC;
     *out = b;
     return ERR_OK;

@@ -144,8 +144,13 @@ static Err check(File *f, const char *path) {
     if (memcmp(&sum, f->bytes + f->len - sum_bytes, sum_bytes))
         FAIL(ERR_FORMAT, "%s: damaged: its hash does not match", path);
     const FileHead *h = &f->head;
-    if (h->payload_bytes != f->len - sizeof *h - sum_bytes || h->theta_cnt < 1 ||
-        h->payload_bytes / sizeof(float) / (uint64_t)h->theta_cnt != h->theta_versions + 2u)
+    const LedgerHead *l = &h->ledger;
+    uint64_t payload = f->len - sizeof *h - sum_bytes, blocks = (uint64_t)h->theta_versions + 2;
+    if (h->payload_bytes != payload || h->theta_cnt < 1 || h->lag > 1024 ||
+        h->theta_versions != theta_versions(l->version, h->lag) ||
+        payload % (blocks * sizeof(float)) ||
+        payload / (blocks * sizeof(float)) != (uint64_t)h->theta_cnt ||
+        !memchr(l->numerics, 0, sizeof l->numerics))
         FAIL(ERR_FORMAT, "%s: its parts do not add up", path);
     return ERR_OK;
 }
