@@ -105,7 +105,7 @@ helpers    := $(filter-out test_% bench_% fuzz_%,$(notdir $(call find,tests,*.c)
 helpers    := $(patsubst %.c,$(B)/%.o,$(foreach h,$(helpers),$(call find,tests,$h)))
 objs_all   += $(helpers) $(test_bins:=.o) $(bench_bins:=.o) $(fuzz_bins:=.o)
 
-.PHONY: all test train bench bench-torch fuzz lint deps clean help FORCE
+.PHONY: all test soak train bench bench-torch fuzz lint deps clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -116,6 +116,9 @@ endif
 
 test: all $(test_bins)## all tests; T=pattern picks some
 	@BUILD_DIR=$(B) MODE=$(MODE) tests/run $(T)
+
+soak: all## kill -9 of every process at every step of every sample, one run each (half an hour)
+	@BUILD_DIR=$(B) MODE=$(MODE) SOAK=1 TEST_TIMEOUT=14400 tests/run pipeline/test_kill
 
 train: all## the main job on a toy model: four processes train an adapter; a second call goes on
 	@if [ -e runs/tiny/config.yaml ]; then $(B)/vader resume runs/tiny; else $(B)/vader train launch/conf/tiny.yaml; fi
