@@ -7,9 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "common/base/strbuf.h"
+#include "common/format/adapter.h"
 #include "common/format/json.h"
 #include "common/format/safetensors.h"
 
@@ -448,96 +447,30 @@ out:
 
 // ---- Writing ----
 
-static bool in_file(const Module *m) { return !m->m.dead || m->kept_a; }
-
-static SafetensorsEntry entry(Arena *a, const char *prefix, const Module *m, char matrix,
-                              const float *x, int64_t rows, int64_t cols) {
-    return (SafetensorsEntry){.name =
-                                  arena_printf(a, "%s%s.lora_%c.weight", prefix, m->m.path, matrix),
-                              .dtype = DTYPE_F32,
-                              .rank = 2,
-                              .dim = {rows, cols},
-                              .data = x,
-                              .bytes = (size_t)(rows * cols) * sizeof(float)};
-}
-
-// All matrices as one file; B times b_scale.
-static Err write_matrices(const Lora *l, const float *theta, const char *path, const char *prefix,
-                          double b_scale) {
-    static const SafetensorsMetadata metadata = {"format", "pt"};
-    Arena a = {0};
-    SafetensorsEntry *e = arena_array(&a, SafetensorsEntry, 2 * l->cnt + 1);
-    size_t n = 0;
+static Err write_adapter(const Lora *l, const float *theta, const char *path,
+                         Err (*write)(const Adapter *x, const char *path)) {
+    AdapterModule *module = calloc((size_t)l->cnt + 1, sizeof *module);
+    die_unless(module, "lora: out of memory for %d modules", l->cnt);
     for (int i = 0; i < l->cnt; i++) {
         const Module *m = &l->module[i];
-        if (!in_file(m)) continue;
-        const float *up = m->m.dead ? m->kept_b : theta + m->m.b_at;
-        const float *down = m->m.dead ? m->kept_a : theta + m->m.a_at;
-        if (b_scale != 1) {
-            int64_t cnt = l->cfg.rank * m->m.out;
-            float *scaled = arena_array(&a, float, cnt);
-            for (int64_t k = 0; k < cnt; k++) scaled[k] = (float)(b_scale * up[k]);
-            up = scaled;
-        }
-        e[n++] = entry(&a, prefix, m, 'A', down, l->cfg.rank, m->m.in);
-        e[n++] = entry(&a, prefix, m, 'B', up, m->m.out, l->cfg.rank);
+        module[i] = (AdapterModule){.path = m->m.path, .in = m->m.in, .out = m->m.out};
+        module[i].a = m->m.dead ? m->kept_a : theta + m->m.a_at;
+        module[i].b = m->m.dead ? m->kept_b : theta + m->m.b_at;
     }
-    Err err = safetensors_write(path, e, n, &metadata, 1);
-    arena_free(&a);
-    if (err) return err_up(err, __FILE__, __LINE__, __func__);
-    return ERR_OK;
-}
-
-// The keys that every version of PEFT loads; exact paths as targets, so that dead modules stay out.
-static void config_text(const Lora *l, Arena *a, StrBuf *b) {
-    strbuf_printf(b, "{\n  \"peft_type\": \"LORA\",\n  \"r\": %d,\n  \"lora_alpha\": %.17g,\n",
-                  l->cfg.rank, l->cfg.alpha);
-    strbuf_printf(b, "  \"lora_dropout\": %.17g,\n  \"bias\": \"none\",\n", l->cfg.dropout);
-    strbuf_add(b, "  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n"
-                  "  \"base_model_name_or_path\": null,\n  \"task_type\": null,\n"
-                  "  \"target_modules\": [");
-    const char *comma = "";
-    for (int i = 0; i < l->cnt; i++) {
-        if (!in_file(&l->module[i])) continue;
-        strbuf_printf(b, "%s\n    %s", comma, json_quote(a, l->module[i].m.path));
-        comma = ",";
-    }
-    strbuf_add(b, "\n  ]\n}\n");
-}
-
-// tmp, fsync, rename.
-static Err write_text(const char *path, const char *text) {
-    Err err = ERR_OK;
-    Arena a = {0};
-    const char *tmp = arena_printf(&a, "%s.tmp", path);
-    FILE *f = fopen(tmp, "w");
-    if (!f) FAIL_OUT(ERR_IO, "%s: %s", tmp, strerror(errno));
-    bool ok = fputs(text, f) >= 0 && !fflush(f) && !fsync(fileno(f));
-    ok = !fclose(f) && ok;
-    if (!ok || rename(tmp, path)) {
-        err = err_fail(ERR_IO, __FILE__, __LINE__, __func__, "%s: %s", path, strerror(errno));
-        unlink(tmp);
-    }
-out:
-    arena_free(&a);
+    Adapter x = {.rank = l->cfg.rank,
+                 .alpha = l->cfg.alpha,
+                 .dropout = l->cfg.dropout,
+                 .module = module,
+                 .module_cnt = l->cnt};
+    Err err = write(&x, path);
+    free(module);
     return err;
 }
 
 Err lora_write_peft(const Lora *l, const float *theta, const char *dir) {
-    Err err = ERR_OK;
-    Arena a = {0};
-    StrBuf text = {0};
-    if (mkdir(dir, 0777) && errno != EEXIST) FAIL_OUT(ERR_IO, "%s: %s", dir, strerror(errno));
-    config_text(l, &a, &text);
-    TRY_OUT(write_matrices(l, theta, arena_printf(&a, "%s/adapter_model.safetensors", dir),
-                           "base_model.model.", 1));
-    TRY_OUT(write_text(arena_printf(&a, "%s/adapter_config.json", dir), strbuf_text(&text)));
-out:
-    strbuf_fini(&text);
-    arena_free(&a);
-    return err;
+    return write_adapter(l, theta, dir, adapter_write_peft);
 }
 
 Err lora_write_diffusers(const Lora *l, const float *theta, const char *file) {
-    return write_matrices(l, theta, file, "unet.", lora_scale(l));
+    return write_adapter(l, theta, file, adapter_write_diffusers);
 }
