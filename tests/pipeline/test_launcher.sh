@@ -76,7 +76,7 @@ resume twice
 same twice ref
 
 # Stages see no Ctrl-C of the terminal, only the launcher does.
-start terminal $shape --fault delay:2:3000
+start terminal $shape --fault delay:2:150000 # long enough for what follows
 until_true 60 has_updates terminal 1
 for p in $(processes sampler) $(processes decoder); do
     [ "$(ps -o pgid= -p "$p" | tr -d ' ')" = "$(ps -o pgid= -p $launcher | tr -d ' ')" ] &&
