@@ -70,24 +70,22 @@ start() {
     launcher=$!
 }
 
-# Processes of ours whose working directory lies below TMPDIR, one "pid name" a line.
-processes() { # [name]
-    local p cwd
-    for p in /proc/[0-9]*; do
-        cwd=$(readlink "$p/cwd" 2>/dev/null) || continue
-        case $cwd in "$TMPDIR"/*) ;; *) continue ;; esac
-        case $(cat "$p/comm" 2>/dev/null) in
-        vader-"${1:-}"*) echo "${p#/proc/}" ;;
-        esac
+# Processes of ours whose working directory lies below TMPDIR, one pid a line.
+processes() { # [sampler | decoder | rewarder | learner]
+    local p name
+    for p in $(find /proc/[0-9]* -maxdepth 1 -name cwd -lname "$TMPDIR/*" 2>/dev/null); do
+        p=${p%/cwd}
+        read -r name 2>/dev/null <"$p/comm" || continue
+        case $name in vader-"${1:-}"*) echo "${p#/proc/}" ;; esac
     done
 }
 
 # until_true SECONDS command ...: polls it.
 until_true() {
-    local tries=$(($1 * 50))
+    local end=$((SECONDS + $1))
     shift
     until "$@"; do
-        [ $((tries -= 1)) -gt 0 ] || return 1
+        [ $SECONDS -lt $end ] || return 1
         sleep 0.02
     done
 }

@@ -75,14 +75,14 @@ train ref6 --inline $shape optim.updates=6
 same outside ref6
 
 # Stopped for a while: waited for, no restart.
-start stopped $shape --fault delay:5:4000
+start stopped $shape optim.updates=6 --fault delay:5:20000
 for stage in sampler learner decoder rewarder; do
-    until_true 10 alive $stage
+    until_true 20 alive $stage || fail "no $stage to stop"
     sleep 0.2
     p=$(processes $stage | head -n 1)
     [ "$p" ] && kill -STOP "$p" && sleep 0.5 && kill -CONT "$p"
 done
 wait $launcher || fail "stopped: status $?"
 grep -q restarts "$TMPDIR/stopped.log" && fail "a stopped stage was restarted"
-same stopped ref
+same stopped ref6
 finish
