@@ -112,20 +112,24 @@ void SIMD(layernorm_dp)(double *sum, float *acc, const float *dy, const float *x
 
 // ---- Group normalisation: per channel ----------------------------------------------------------
 
-// rows is 1 or 4: sums of so many rows are added before the accumulators are touched.
-SIMD_INLINE void moments_rows(float *acc, const float *x, const float *shift, int rows, int64_t c) {
-    for (int64_t i = 0; i < c; i += VLEN) {
-        int m = vf_left(c - i);
-        vf at = vf_load_n(shift + i, m), s = {0}, q = {0};
+// rows is 1 or 4: sums of so many rows are added before the accumulators are touched. m channels from i on.
+SIMD_INLINE void moments_one(float *acc, const float *x, const float *shift, int rows, int64_t c,
+                             int64_t i, int m) {
+    vf at = vf_load_n(shift + i, m), s = {0}, q = {0};
 #pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            vf v = vf_load_n(x + r * c + i, m) - at;
-            s += v;
-            q = vf_fma(v, v, q);
-        }
-        vf_store_n(acc + i, vf_load_n(acc + i, m) + s, m);
-        vf_store_n(acc + c + i, vf_load_n(acc + c + i, m) + q, m);
+    for (int r = 0; r < rows; r++) {
+        vf v = vf_load_n(x + r * c + i, m) - at;
+        s += v;
+        q = vf_fma(v, v, q);
     }
+    vf_store_n(acc + i, vf_load_n(acc + i, m) + s, m);
+    vf_store_n(acc + c + i, vf_load_n(acc + c + i, m) + q, m);
+}
+
+SIMD_INLINE void moments_rows(float *acc, const float *x, const float *shift, int rows, int64_t c) {
+    int64_t i = 0;
+    for (; i + VLEN <= c; i += VLEN) moments_one(acc, x, shift, rows, c, i, VLEN);
+    if (i < c) moments_one(acc, x, shift, rows, c, i, (int)(c - i));
 }
 
 void SIMD(groupnorm_moments)(double *sum, float *acc, const float *x, const float *shift,
@@ -174,24 +178,28 @@ void SIMD(groupnorm_apply)(float *y, const float *x, const NormChannels *p, bool
         apply_rows(y, x, *p, false, rows, c);
 }
 
+SIMD_INLINE void back_one(float *acc, float *dz, const float *dy, const float *x,
+                          const NormChannels *p, bool silu, int rows, int64_t c, int64_t i, int m) {
+    vf mean = vf_load_n(p->mean + i, m), rstd = vf_load_n(p->rstd + i, m),
+       off = vf_load_n(p->off + i, m);
+    vf gain = vf_load_n(p->gain + i, m), bias = vf_load_n(p->bias + i, m), s = {0}, q = {0};
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        vf v = vf_load_n(x + r * c + i, m) - mean, a = vf_load_n(dy + r * c + i, m);
+        if (silu) a *= silu_slope(vf_fma(v, gain, bias));
+        if (dz) vf_store_n(dz + r * c + i, a, m);
+        s = vf_fma(a, vf_fma(v, rstd, off), s);
+        q += a;
+    }
+    vf_store_n(acc + i, vf_load_n(acc + i, m) + s, m);
+    vf_store_n(acc + c + i, vf_load_n(acc + c + i, m) + q, m);
+}
+
 SIMD_INLINE void back_rows(float *acc, float *dz, const float *dy, const float *x,
                            const NormChannels *p, bool silu, int rows, int64_t c) {
-    for (int64_t i = 0; i < c; i += VLEN) {
-        int m = vf_left(c - i);
-        vf mean = vf_load_n(p->mean + i, m), rstd = vf_load_n(p->rstd + i, m),
-           off = vf_load_n(p->off + i, m);
-        vf gain = vf_load_n(p->gain + i, m), bias = vf_load_n(p->bias + i, m), s = {0}, q = {0};
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            vf v = vf_load_n(x + r * c + i, m) - mean, a = vf_load_n(dy + r * c + i, m);
-            if (silu) a *= silu_slope(vf_fma(v, gain, bias));
-            if (dz) vf_store_n(dz + r * c + i, a, m);
-            s = vf_fma(a, vf_fma(v, rstd, off), s);
-            q += a;
-        }
-        vf_store_n(acc + i, vf_load_n(acc + i, m) + s, m);
-        vf_store_n(acc + c + i, vf_load_n(acc + c + i, m) + q, m);
-    }
+    int64_t i = 0;
+    for (; i + VLEN <= c; i += VLEN) back_one(acc, dz, dy, x, p, silu, rows, c, i, VLEN);
+    if (i < c) back_one(acc, dz, dy, x, p, silu, rows, c, i, (int)(c - i));
 }
 
 #define BACK_LOOP(dz_at, silu)                                                                    \
