@@ -118,6 +118,8 @@ SIMD_INLINE void moments_one(float *acc, const float *x, const float *shift, int
     vf at = vf_load_n(shift + i, m), s = {0}, q = {0};
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
+        __builtin_prefetch(x + (r + 8) * c +
+                           i); // the four streams are too short for the hardware's guess
         vf v = vf_load_n(x + r * c + i, m) - at;
         s += v;
         q = vf_fma(v, v, q);
@@ -185,6 +187,8 @@ SIMD_INLINE void back_one(float *acc, float *dz, const float *dy, const float *x
     vf gain = vf_load_n(p->gain + i, m), bias = vf_load_n(p->bias + i, m), s = {0}, q = {0};
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
+        __builtin_prefetch(x + (r + 8) * c + i);
+        __builtin_prefetch(dy + (r + 8) * c + i);
         vf v = vf_load_n(x + r * c + i, m) - mean, a = vf_load_n(dy + r * c + i, m);
         if (silu) a *= silu_slope(vf_fma(v, gain, bias));
         if (dz) vf_store_n(dz + r * c + i, a, m);
