@@ -191,6 +191,10 @@ static Err learner_update(void *self, StageCtx *ctx, uint64_t update) {
     OptimState after = {board_theta(b, update + 1), board_m(b, update + 1), board_v(b, update + 1)};
     optim_adamw(&adam, (int64_t)update + 1, cnt, note.clip_scale, l->grad, &before, &after);
     note.theta_norm = optim_norm(cnt, after.theta);
+    if (!isfinite(note.theta_norm)) // never committed: the state before it stays the newest
+        FAIL(ERR_NUMERIC,
+             "update %llu: the new parameters are not finite (optim.eps %g, optim.lr %g)",
+             (unsigned long long)update, cfg->adam_eps, cfg->lr);
     *board_note(b, update + 1) = note;
     return ERR_OK;
 }
