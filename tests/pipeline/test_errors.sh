@@ -43,8 +43,9 @@ refused 2 "has NaN at element" model="$bad"
 nan_in vae/diffusion_pytorch_model.safetensors
 refused 2 "has NaN at element" model="$bad"
 
-# NaN while it runs: numbers that overflow
-refused 1 "is not finite" optim.lr=10 optim.clip=0 optim.updates=60 lora.alpha=1000000
+# NaN while it runs: where a gradient is zero, AdamW without eps divides zero by zero; no state keeps that
+refused 1 "update 0: the new parameters are not finite" optim.eps=0
+[ -e "$TMPDIR/refused/state-1" ] && fail "a state with NaN was written"
 
 # A stage that says it failed ends the run; one that dies again and again does, too
 refused 1 "this step was told to fail" --fault fail:score@1
