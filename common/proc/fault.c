@@ -9,7 +9,7 @@
 
 #include "common/base/clock.h"
 
-typedef enum Harm { HARM_KILL, HARM_FAIL, HARM_NAN } Harm;
+typedef enum Harm { HARM_KILL, HARM_FAIL } Harm;
 
 typedef struct Rule {
     Harm harm;
@@ -74,9 +74,9 @@ static Err parse_word(Fault *f, char *word, int incarnation) {
                                             : FAULT_COMMIT;
         if (r.phase == FAULT_COMMIT && strcmp(phase, "commit"))
             FAIL(ERR_USAGE, "fault phase %s: want before, after or commit", phase);
-    } else if (!strncmp(word, "fail:", 5) || !strncmp(word, "nan:", 4)) {
-        r.harm = *word == 'f' ? HARM_FAIL : HARM_NAN;
-        place = strchr(word, ':') + 1;
+    } else if (!strncmp(word, "fail:", 5)) {
+        r.harm = HARM_FAIL;
+        place = word + 5;
     }
     if (!place || !parse_place(place, &r))
         FAIL(ERR_USAGE, "fault \"%s\" is not known (see fault.h)", word);
@@ -135,10 +135,6 @@ Err fault_error(const Fault *f, StepKind kind, uint32_t segment, uint64_t sample
     if (find(f, HARM_FAIL, kind, segment, sample))
         FAIL(ERR_DEVICE, "fault: this step was told to fail");
     return ERR_OK;
-}
-
-bool fault_nan(const Fault *f, StepKind kind, uint64_t sample) {
-    return find(f, HARM_NAN, kind, 0, sample) != NULL;
 }
 
 bool fault_bells(const Fault *f, unsigned *drop, unsigned *twice, unsigned *delay) {

@@ -8,7 +8,6 @@
 //   crash:score@2:after        as kill, but in every incarnation
 //   delay:SEED:MAX_US          a random sleep of up to MAX_US before and after every step
 //   fail:score@2               the callback returns an error
-//   nan:learn@2                the learner's gradient becomes NaN
 //   bells:DROP:TWICE:DELAY     control messages and bells are dropped, doubled, delayed (per mille)
 #ifndef COMMON_PROC_FAULT_H
 #define COMMON_PROC_FAULT_H
@@ -28,8 +27,6 @@ void fault_free(Fault *f);
 
 // At each phase of a step; may sleep, or never return. kind STEP_CNT is the update, sample its number.
 void fault_at(const Fault *f, FaultPhase phase, StepKind kind, uint32_t segment, uint64_t sample);
-// True if the learner is to make a NaN of this sample's gradient.
-bool fault_nan(const Fault *f, StepKind kind, uint64_t sample);
 // The error that the step is to return, if any.
 Err fault_error(const Fault *f, StepKind kind, uint32_t segment, uint64_t sample);
 // Per mille of dropped, doubled, delayed messages; false if none are asked for.

@@ -36,7 +36,6 @@ TEST(nothing) {
     CHECK(!f);
     unsigned a, b, c;
     fault_at(NULL, FAULT_BEFORE, STEP_SCORE, 0, 1);
-    CHECK(!fault_nan(NULL, STEP_LEARN, 1));
     CHECK_OK(fault_error(NULL, STEP_SCORE, 0, 1));
     CHECK(!fault_bells(NULL, &a, &b, &c));
 }
@@ -65,12 +64,10 @@ TEST(a_second_life_is_spared_unless_asked) {
     CHECK_EQ(signal_at(FAULT_BEFORE, STEP_SCORE, 0, 1), SIGKILL);
 }
 
-TEST(errors_and_nan) {
-    CHECK_OK(parse("fail:score@2 nan:learn@3", 1));
+TEST(errors) {
+    CHECK_OK(parse("fail:score@2", 1));
     CHECK_ERR(fault_error(f, STEP_SCORE, 0, 2), ERR_DEVICE, "told to fail");
     CHECK_OK(fault_error(f, STEP_SCORE, 0, 1));
-    CHECK(fault_nan(f, STEP_LEARN, 3));
-    CHECK(!fault_nan(f, STEP_LEARN, 2));
 }
 
 TEST(bells) {
