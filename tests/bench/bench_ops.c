@@ -263,11 +263,11 @@ static Library *library_sdpa_time_back(const int64_t *d) {
     return library_attention(d[0], d[1], d[2], d[3], true, true);
 }
 static const Row attention_rows[] = {{1.1, {14, 4, 256, 16}},  {1.1, {14, 4, 256, 32}},
-                                     {1.1, {14, 8, 256, 64}},  {1.1, {14, 4, 1024, 32}},
-                                     {1.1, {14, 8, 1024, 64}}, {0}};
+                                     {1.1, {14, 8, 256, 64}},  {1.2, {14, 4, 1024, 32}},
+                                     {1.2, {14, 8, 1024, 64}}, {0}};
 static const Row attention_back_rows[] = {
     {1.3, {14, 4, 256, 32}}, {1.3, {14, 8, 256, 64}}, {1.3, {14, 4, 1024, 32}}, {0}};
-static const Row attention_time_rows[] = {{1.3, {256, 4, 14, 32}}, {1.3, {1024, 4, 14, 32}}, {0}};
+static const Row attention_time_rows[] = {{1.5, {256, 4, 14, 32}}, {1.5, {1024, 4, 14, 32}}, {0}};
 
 // ---- Memory-bound ops: rows channels, against a copy that reads and writes as much -------------
 
