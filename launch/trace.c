@@ -182,7 +182,7 @@ static double stage_busy(const TraceSums *u, int stage) {
 void trace_sum(TraceSums *u, RecorderSpan *span, size_t cnt) {
     double all = 0;
     *u = (TraceSums){0};
-    qsort(span, cnt, sizeof *span, by_time);
+    if (cnt) qsort(span, cnt, sizeof *span, by_time);
     add_spans(u, span, cnt);
     if (!(u->wall_s > 0)) return;
     for (int stage = 0; stage < STAGE_CNT; stage++) {
@@ -265,7 +265,7 @@ static void cut(TracePart *part, const RecorderSpan *span, size_t cnt, int from,
 void trace_part(TracePart *part, RecorderSpan *span, size_t cnt, int updates, size_t most) {
     size_t len;
     *part = (TracePart){0};
-    qsort(span, cnt, sizeof *span, by_time);
+    if (cnt) qsort(span, cnt, sizeof *span, by_time);
     const RecorderSpan *session = span + longest_session(span, cnt, &len);
     if (!len) return;
     int all = count_updates(session, len), n = all < updates ? all : updates;
