@@ -50,8 +50,7 @@
         };
         if (matchMedia('(prefers-reduced-motion: reduce)').matches) toggle.onclick();
     };
-    all('.clips').forEach(function (grid) {
-        if (videos.length === 0) return;
+    all('.clips').slice(0, videos.length ? 1 : 0).forEach(function (grid) {
         each(function (v) { v.controls = false; });
         buttons(grid);
         videos[0].addEventListener('seeked', function () { if (0.1 > videos[0].currentTime) together(); }); // it began again

@@ -118,9 +118,9 @@ void report_eval_videos(ReportPage *p) {
                 "<p>Each pair comes from one photo and one noise: the base model on the left, with "
                 "the adapter on the right.%s</p>\n",
                 eval ? "" : " These are previews made while training; no evaluation yet.");
-    strbuf_add(&p->out, "<div class=\"clips\">\n");
+    report_page_open_videos(p);
     eval ? add_eval_videos(p) : add_previews(p);
-    strbuf_add(&p->out, "</div>\n");
+    report_page_end_videos(p);
     if (p->video_cnt < all)
         html_printf(&p->out,
                     "<p class=\"none\">%d of %d videos are shown; %d are left out, see "
@@ -152,7 +152,7 @@ static double share_kept(const ReportPage *p, const char *metric) {
 static void add_caution(ReportPage *p, int k, double share) {
     html_printf(&p->out,
                 "<p class=\"caution\"><b>Caution: the reward rose, but %s fell to %.0f %% of the "
-                "base model's</b> (below %.0f %%). A reward can be pleased by %s: look at the "
+                "base model’s</b> (below %.0f %%). A reward can be pleased by %s: look at the "
                 "videos before you trust the number.</p>\n",
                 kept[k].metric, 100 * share, 100 * kept[k].least, kept[k].sign);
 }
@@ -185,7 +185,7 @@ static void add_judgement(ReportPage *p) {
         html_printf(out, "%s%s is at %.0f %%", sep, kept[k].metric, 100 * share);
         sep = ", ";
     }
-    strbuf_add(out, *sep ? " of the base model's:</b> no sign of reward hacking in these.</p>\n"
+    strbuf_add(out, *sep ? " of the base model’s:</b> no sign of reward hacking in these.</p>\n"
                          : "nothing else was measured.</b></p>\n");
 }
 
@@ -399,7 +399,7 @@ void report_eval_headroom(ReportPage *p) {
             add_loss(p, name, &e->headroom[i].loss, most);
     }
     strbuf_add(&p->out, "</tbody>\n</table>\n");
-    report_page_caption(p, "V-JEPA's prediction loss, less is better, with 95 %% intervals: real "
+    report_page_caption(p, "V-JEPA’s prediction loss, less is better, with 95 %% intervals: real "
                            "continuations, rollouts of the base and the tuned model, one frozen "
                            "frame, a blurred rollout.");
     strbuf_add(&p->out, "</figure>\n");

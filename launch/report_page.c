@@ -144,6 +144,13 @@ static bool is_within(const char *file) {
            dot > slash && !strcmp(dot, ".mp4");
 }
 
+void report_page_open_videos(ReportPage *p) { strbuf_add(&p->out, "<div class=\"clips\">\n"); }
+
+void report_page_end_videos(ReportPage *p) {
+    strbuf_add(&p->out, "</div>\n");
+    if (p->video_cnt > REPORT_PAGE_VIDEOS_OPEN) strbuf_add(&p->out, "</details>\n");
+}
+
 bool report_page_video(ReportPage *p, const ReportPageVideo *v) {
     if (!is_within(v->file) || p->video_cnt == REPORT_PAGE_VIDEOS_MAX) return false;
     size_t len;
@@ -154,6 +161,9 @@ bool report_page_video(ReportPage *p, const ReportPageVideo *v) {
         return false;
     }
     StrBuf *out = &p->out;
+    if (p->video_cnt == REPORT_PAGE_VIDEOS_OPEN)
+        strbuf_add(out, "</div>\n<details class=\"more\">\n<summary>More videos</summary>\n"
+                        "<div class=\"clips\">\n");
     strbuf_add(out, "<figure class=\"clip\">\n");
     if (v->beside)
         strbuf_add(out, "<div class=\"sides\"><span class=\"base\">base</span><span "

@@ -18,7 +18,11 @@
 #include "common/base/strbuf.h"
 #include "launch/report_data.h"
 
-enum { REPORT_PAGE_VIDEOS_MAX = 12, REPORT_PAGE_VIDEO_BYTES_MAX = 24 << 20 };
+enum {
+    REPORT_PAGE_VIDEOS_OPEN = 6, // the others are folded away
+    REPORT_PAGE_VIDEOS_MAX = 12,
+    REPORT_PAGE_VIDEO_BYTES_MAX = 24 << 20,
+};
 
 typedef struct ReportPage {
     const ReportData *d;
@@ -44,7 +48,7 @@ void report_page_caption(ReportPage *p, const char *fmt, ...) __attribute__((for
 const char *report_page_real(ReportPage *p, double x);
 
 // A video file of the run as part of the page, its first picture from the PNG of the same name (a row of frames) if that is
-// there. Adds nothing and returns false for what is not there, is no MP4 or leads out of the run, and once the page
+// there. Between report_page_open_videos and report_page_end_videos. Adds nothing and returns false for what is not there, is no MP4 or leads out of the run, and once the page
 // holds REPORT_PAGE_VIDEOS_MAX videos or REPORT_PAGE_VIDEO_BYTES_MAX of them.
 typedef struct ReportPageVideo {
     const char *file; // "eval/lake-0.mp4"
@@ -52,6 +56,8 @@ typedef struct ReportPageVideo {
     int64_t fps;
     const char *caption, *note; // text
 } ReportPageVideo;
+void report_page_open_videos(ReportPage *p);
+void report_page_end_videos(ReportPage *p);
 bool report_page_video(ReportPage *p, const ReportPageVideo *v);
 
 #endif

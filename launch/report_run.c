@@ -186,7 +186,7 @@ static void add_window_curves(ReportPage *p, const double *window, const double 
     report_page_caption(p, "First step of the window, mean over the rollouts of an update.");
     strbuf_add(&p->out, "</figure>\n<figure>\n");
     add_curve(p, "gain", gain, NAN, false);
-    report_page_caption(p, "Its gain: how much the first step's output counts in x₀.");
+    report_page_caption(p, "Its gain: how much the first step’s output counts in x₀.");
     strbuf_add(&p->out, "</figure>\n</div>\n");
 }
 

@@ -285,6 +285,7 @@ TEST(videos_are_bounded_and_stay_inside) {
     make_page();
     CHECK_EQ(count("<video "), 12);
     CHECK_EQ(count("bad"), 0);
+    CHECK_EQ(count("<summary>More videos</summary>"), 1); // the second half
     SAYS("12 of 28 videos are shown; 16 are left out");
     SAYS("i9.png, seed 0"); // first seeds first
     SAYS("i1.png, seed 1");
