@@ -39,14 +39,16 @@ used := $(foreach l,$(LIBRARIES),$(if $(filter $(word 2,$(subst :, ,$l)),$(inclu
 LIBS := $(foreach l,$(used),$(lastword $(subst :, ,$l))) -lm -lpthread
 DEPS := gcc:gcc libc6-dev:stdio.h binutils:ar $(filter-out libgomp1:%,$(used))
 DEPS_DEV := clang:clang libclang-rt-dev:libclang_rt.fuzzer-x86_64.a clang-format:clang-format# fuzz, lint
+DEPS_LOOK := chromium:chromium# the test that looks at reports; only `make deps` brings it
 
 dirs := $(subst :, ,$(PATH)) /usr/include /usr/local/include $(wildcard /usr/include/*-linux-gnu \
         /usr/lib/llvm-*/lib/clang/*/lib/linux)
 missing = $(strip $(foreach d,$(1),$(if $(wildcard $(addsuffix /$(word 2,$(subst :, ,$d)),$(dirs))),,\
           $(firstword $(subst :, ,$d)))))
 need     := $(call missing,$(DEPS))
-need_dev := $(if $(filter deps fuzz lint,$(MAKECMDGOALS)),$(call missing,$(DEPS_DEV)))
-ready    := $(if $(need)$(need_dev),deps)# what every object waits for
+need_dev := $(if $(filter deps fuzz lint,$(MAKECMDGOALS)),$(call missing,$(DEPS_DEV))) \
+            $(if $(filter deps,$(MAKECMDGOALS)),$(call missing,$(DEPS_LOOK)))
+ready    := $(if $(strip $(need)$(need_dev)),deps)# what every object waits for
 
 # --- Flags
 WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wformat=2 \
@@ -105,7 +107,7 @@ helpers    := $(filter-out test_% bench_% fuzz_%,$(notdir $(call find,tests,*.c)
 helpers    := $(patsubst %.c,$(B)/%.o,$(foreach h,$(helpers),$(call find,tests,$h)))
 objs_all   += $(helpers) $(test_bins:=.o) $(bench_bins:=.o) $(fuzz_bins:=.o)
 
-.PHONY: all test soak train bench bench-torch fuzz lint deps clean help FORCE
+.PHONY: all test soak train demo demo-long bench bench-torch fuzz lint deps clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -123,6 +125,17 @@ soak: all## kill -9 of every process at every step of every sample, one run each
 train: all## the main job on a toy model: four processes train an adapter; a second call goes on
 	@if [ -e runs/tiny/config.yaml ]; then $(B)/vader resume runs/tiny; else $(B)/vader train launch/conf/tiny.yaml; fi
 	@tail -n 1 runs/tiny/metrics.jsonl; ls -d runs/tiny/*
+
+DEMO      ?= launch/conf/demo.yaml
+DEMO_LONG ?= launch/conf/demo-long.yaml
+demo_steps = run=runs/$(basename $(notdir $(1))); set -e; \
+  if [ -e $$run/config.yaml ]; then $(B)/vader resume $$run; else $(B)/vader train $(1) run=$$run; fi; \
+  $(B)/vader eval $$run; $(B)/vader report $$run
+demo: all## a small trained model learns to move the camera; ends with a page to open (five minutes, 2 cores)
+	@$(call demo_steps,$(DEMO))
+
+demo-long: all## the same over three segments, one after the other, for V-JEPA
+	@$(call demo_steps,$(DEMO_LONG))
 
 bench-torch: all## the tiny denoiser against PyTorch in the same run (downloads PyTorch into build/)
 	VADER=$(B)/vader tests/bench/torch/run.sh
@@ -155,10 +168,11 @@ clean:## remove all build folders
 	rm -rf $(BUILD) vader
 
 help:## this list
-	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 	@echo 'Variables: BACKEND=cpu MODE=release|debug|asan|tsan BUILD=folder EXTRA=flags V=1 T=test FUZZ_SECONDS=n'
 
 $(objs_all): Makefile | $(ready)
+$(B)/launch/report_page.o: launch/report.css launch/report.js# .incbin
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,cc  )$(CC) $(CFLAGS) -c $< -o $@

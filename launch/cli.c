@@ -12,6 +12,7 @@
 #include "common/config/config.h"
 #include "launch/ckpt.h"
 #include "launch/plan.h"
+#include "launch/report.h"
 #include "launch/status.h"
 #include "launch/trace.h"
 #include "launch/train.h"
@@ -28,6 +29,9 @@ const CliCommand cli_commands[] = {
     {"status", "RUN [--watch]", "who does what, what it waits for, how far the run is", NULL,
      status_main},
     {"trace", "RUN", "a timeline for Perfetto, and which stage bounds the run", NULL, trace_main},
+    {"report", "RUN",
+     "one page to look at: videos, verdict, curves, timeline, how to use the adapter", NULL,
+     report_main},
     {"ckpt", "ls|verify|extract|export BUNDLE",
      "what a bundle holds; its adapter for other programs", NULL, ckpt_main},
     {"sample", "MODEL --image F --out F.mp4", "one video from an image, with or without an adapter",

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,4 +67,16 @@ Err run_dir_make(const char *path, const Config *cfg) {
         FAIL(ERR_USAGE, "%s holds a run already: `vader resume %s`, or choose another with run=DIR",
              path, path);
     return run_dir_write_config(cfg);
+}
+
+Err run_dir_alive(const char *path, bool *alive) {
+    char lock_path[PATH_MAX];
+    *alive = false;
+    if (snprintf(lock_path, sizeof lock_path, "%s/lock", path) >= (int)sizeof lock_path)
+        FAIL(ERR_USAGE, "a path of %zu bytes", strlen(path));
+    int fd = open(lock_path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) FAIL(ERR_USAGE, "%s: %s: no run there", lock_path, strerror(errno));
+    *alive = flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+    close(fd);
+    return ERR_OK;
 }

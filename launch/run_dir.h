@@ -22,4 +22,8 @@ Err run_dir_enter(const char *path, int wait_s);
 // Writes config.yaml anew (a resume with changed settings).
 Err run_dir_write_config(const Config *cfg);
 
+// Does some process of the run at `path` hold its lock? ERR_USAGE if there is no run. Disturbs nobody: the lock is shared
+// for an instant, and whoever starts a run waits or tries again.
+Err run_dir_alive(const char *path, bool *alive);
+
 #endif

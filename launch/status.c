@@ -1,31 +1,18 @@
 // status: a snapshot as text.
 #include "launch/status.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "common/base/arena.h"
 #include "common/base/clock.h"
 #include "common/format/json.h"
 #include "common/proc/recorder.h"
+#include "launch/run_dir.h"
 
 enum { LIST_MAX = 1024, STALE_S = 5 };
-
-// Some process of the run holds the lock. A shared lock for an instant cannot disturb: starting waits or retries.
-static Err ask_lock(const char *dir, Arena *a, bool *alive) {
-    const char *path = arena_printf(a, "%s/lock", dir);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    *alive = false;
-    if (fd < 0) FAIL(ERR_USAGE, "%s: %s: no run there", path, strerror(errno));
-    *alive = flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
-    close(fd);
-    return ERR_OK;
-}
 
 static const char *span_text(double s, Arena *a) {
     if (s < 60) return arena_printf(a, "%.1f s", s);
@@ -164,7 +151,7 @@ static Err show(const char *dir, bool *alive) {
     Err err = ERR_OK;
     Arena a = {0};
     Json *j = NULL;
-    TRY_OUT(ask_lock(dir, &a, alive));
+    TRY_OUT(run_dir_alive(dir, alive));
     TRY_OUT(json_open(&j, arena_printf(&a, "%s/" RECORDER_STATUS, dir)));
     TRY_OUT(print_head(j, dir, *alive, &a));
     TRY_OUT(print_processes(j, &a));

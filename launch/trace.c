@@ -148,15 +148,7 @@ out:
 
 // ---- The summary ----
 
-typedef struct Sums {
-    double wall_s; // of all sessions, each from its first span to its last
-    double busy_s[STAGE_CNT][RUN_PROCESSES_MAX];
-    double step_s[STEP_CNT + 1];
-    uint64_t step_cnt[STEP_CNT + 1], lost;
-    int replicas[STAGE_CNT];
-} Sums;
-
-static void add_span(Sums *u, const RecorderSpan *s) {
+static void add_span(TraceSums *u, const RecorderSpan *s) {
     double seconds = (double)(s->end_ns - s->start_ns) / 1e9;
     u->busy_s[s->stage][s->replica] += seconds;
     u->step_s[s->step] += seconds;
@@ -165,7 +157,7 @@ static void add_span(Sums *u, const RecorderSpan *s) {
     if (s->replica >= u->replicas[s->stage]) u->replicas[s->stage] = s->replica + 1;
 }
 
-static void sum_up(Sums *u, const RecorderSpan *span, size_t cnt) {
+static void add_spans(TraceSums *u, const RecorderSpan *span, size_t cnt) {
     int64_t first = 0, last = 0;
     for (size_t i = 0; i < cnt; i++) {
         const RecorderSpan *s = &span[i];
@@ -181,57 +173,122 @@ static void sum_up(Sums *u, const RecorderSpan *span, size_t cnt) {
     u->wall_s += (double)(last - first) / 1e9;
 }
 
-static double stage_busy(const Sums *u, int stage) {
+static double stage_busy(const TraceSums *u, int stage) {
     double busy = 0;
     for (int r = 0; r < u->replicas[stage]; r++) busy += u->busy_s[stage][r];
     return u->replicas[stage] ? busy / u->replicas[stage] : 0;
 }
 
-static void print_sums(const Sums *u, FILE *out) {
+void trace_sum(TraceSums *u, RecorderSpan *span, size_t cnt) {
     double all = 0;
-    int bound = 0;
+    *u = (TraceSums){0};
+    if (cnt) qsort(span, cnt, sizeof *span, by_time);
+    add_spans(u, span, cnt);
+    if (!(u->wall_s > 0)) return;
     for (int stage = 0; stage < STAGE_CNT; stage++) {
-        if (stage_busy(u, stage) > stage_busy(u, bound)) bound = stage;
-        for (int r = 0; r < u->replicas[stage]; r++) {
-            all += u->busy_s[stage][r];
+        all += stage_busy(u, stage) * u->replicas[stage];
+        if (stage_busy(u, stage) > stage_busy(u, (int)u->bound)) u->bound = (StageKind)stage;
+    }
+    u->bound_busy = stage_busy(u, (int)u->bound) / u->wall_s;
+    u->overlap = all / u->wall_s;
+}
+
+void trace_print(const TraceSums *u, FILE *out) {
+    if (!(u->wall_s > 0)) {
+        fputs("no step has been recorded yet\n", out);
+        return;
+    }
+    for (int stage = 0; stage < STAGE_CNT; stage++)
+        for (int r = 0; r < u->replicas[stage]; r++)
             fprintf(out, "%s.%d: busy %.2f s, %.1f%%\n", itinerary_stage_name((StageKind)stage), r,
                     u->busy_s[stage][r], 100 * u->busy_s[stage][r] / u->wall_s);
-        }
-    }
     for (int k = 0; k <= STEP_CNT; k++)
         if (u->step_cnt[k])
             fprintf(out, "%-9s    %6" PRIu64 " x %.4g s\n",
                     k == STEP_CNT ? "update" : itinerary_step_name((StepKind)k), u->step_cnt[k],
                     u->step_s[k] / (double)u->step_cnt[k]);
-    fprintf(out, "bound by the %s: busy %.1f%% of %.2f s\n", itinerary_stage_name((StageKind)bound),
-            100 * stage_busy(u, bound) / u->wall_s, u->wall_s);
+    fprintf(out, "bound by the %s: busy %.1f%% of %.2f s\n", itinerary_stage_name(u->bound),
+            100 * u->bound_busy, u->wall_s);
     fprintf(out, "overlap %.2f: processes at work at once, on average (1 = one after the other)\n",
-            all / u->wall_s);
+            u->overlap);
     if (u->step_cnt[STEP_CNT])
         fprintf(out, "%.3g s per update\n", u->wall_s / (double)u->step_cnt[STEP_CNT]);
     if (u->lost) fprintf(out, "%" PRIu64 " steps were too many to be recorded\n", u->lost);
 }
 
-void trace_summarise(RecorderSpan *span, size_t cnt, FILE *out) {
-    Sums *u = calloc(1, sizeof *u);
-    die_unless(u, "trace: out of memory");
-    qsort(span, cnt, sizeof *span, by_time);
-    sum_up(u, span, cnt);
-    if (u->wall_s > 0)
-        print_sums(u, out);
-    else
-        fputs("no step has been recorded yet\n", out);
-    free(u);
+// ---- A part to look at ----
+
+// Updates that ended among span[0 .. cnt), which is one session.
+static int count_updates(const RecorderSpan *span, size_t cnt) {
+    int n = 0;
+    for (size_t i = 0; i < cnt; i++) n += is_update(&span[i]);
+    return n;
+}
+
+// The session with the most updates, the last of equals. Returns its first span's index.
+static size_t longest_session(const RecorderSpan *span, size_t cnt, size_t *len) {
+    size_t best = 0;
+    int most = -1;
+    *len = 0;
+    for (size_t i = 0, end; i < cnt; i = end) {
+        size_t start = i + is_session(&span[i]);
+        for (end = start; end < cnt && !is_session(&span[end]);) end++;
+        int n = count_updates(span + start, end - start);
+        if (n < most || end == start) continue;
+        most = n;
+        best = start;
+        *len = end - start;
+    }
+    return best;
+}
+
+static const RecorderSpan *nth_update(const RecorderSpan *span, size_t cnt, int n) {
+    for (size_t i = 0; i < cnt; i++)
+        if (is_update(&span[i]) && n-- == 0) return &span[i];
+    return NULL;
+}
+
+// Spans of a session from the end of its update `from` - 1 to that of `from` + n - 1.
+static void cut(TracePart *part, const RecorderSpan *span, size_t cnt, int from, int n) {
+    size_t first = 0, end = cnt;
+    const RecorderSpan *last = nth_update(span, cnt, from + n - 1);
+    part->start_ns = from ? nth_update(span, cnt, from - 1)->end_ns : span->start_ns;
+    part->end_ns = last->end_ns;
+    part->first_update = last->sample + 2 - (uint64_t)n;
+    part->updates = n;
+    while (span[first].end_ns <= part->start_ns) first++;
+    while (span[end - 1].start_ns >= part->end_ns) end--;
+    part->span = span + first;
+    part->cnt = end - first;
+}
+
+void trace_part(TracePart *part, RecorderSpan *span, size_t cnt, int updates, size_t most) {
+    size_t len;
+    *part = (TracePart){0};
+    if (cnt) qsort(span, cnt, sizeof *span, by_time);
+    const RecorderSpan *session = span + longest_session(span, cnt, &len);
+    if (!len) return;
+    int all = count_updates(session, len), n = all < updates ? all : updates;
+    for (; n > 0; n--) {
+        cut(part, session, len, (all - n) / 2, n);
+        if (part->cnt <= most) return;
+    }
+    if (!all) *part = (TracePart){session, len, session->start_ns, 0, 1, 0};
+    part->updates = 0;
+    if (part->cnt > most) part->cnt = most;
+    part->end_ns = part->span[part->cnt - 1].end_ns;
 }
 
 Err trace_main(int argc, char **argv) {
     Err err = ERR_OK;
     Arena a = {0};
     RecorderSpan *span = NULL;
+    TraceSums *u = arena_new(&a, TraceSums);
     size_t cnt;
     if (argc != 2 || *argv[1] == '-') FAIL(ERR_USAGE, "usage: vader trace RUN");
     TRY_OUT(recorder_read(arena_printf(&a, "%s/" RECORDER_SPANS, argv[1]), &span, &cnt));
-    trace_summarise(span, cnt, stdout);
+    trace_sum(u, span, cnt);
+    trace_print(u, stdout);
     const char *path = arena_printf(&a, "%s/trace.json", argv[1]);
     TRY_OUT(trace_write(path, span, cnt));
     printf("%s: open it at ui.perfetto.dev\n", path);

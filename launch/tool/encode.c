@@ -1,8 +1,11 @@
-// encode: raw frames to an MP4 and a PNG sheet; what the launcher starts for every preview.
+// encode: raw frames to an MP4 and a PNG sheet; what the launcher starts for every preview. And the way back for a
+// report: the first picture of a sheet.
 //
 //     vader-tool encode --frames F --width W --height H --fps N --out NAME [--base RAW] RAW
+//     vader-tool poster --width W --height H --out PNG SHEET
 //
 // RAW: F x H x W x 3 F32 values in [-1, 1]. Writes NAME.mp4 and NAME.png; with --base both side by side, base left.
+// A poster is the left upper W x H pixels of SHEET, not wider than POSTER_WIDTH.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +13,8 @@
 #include "common/format/media.h"
 #include "launch/tool/args.h"
 #include "launch/tool/tool.h"
+
+enum { POSTER_WIDTH = 640 };
 
 static Err read_raw(MediaClip *out, const char *path, int frames, int height, int width) {
     size_t cnt = (size_t)frames * (size_t)height * (size_t)width * 3;
@@ -62,5 +67,36 @@ Err tool_encode(int argc, char **argv) {
     media_clip_fini(&tuned);
     media_clip_fini(&left);
     media_clip_fini(&both);
+    return err;
+}
+
+Err tool_poster(int argc, char **argv) {
+    int64_t width = 0, height = 0;
+    const char *out_name = NULL, *sheet_name;
+    int cnt;
+    const Arg table[] = {{"width", ARG_INT, &width, "W", "pixels"},
+                         {"height", ARG_INT, &height, "H", "pixels"},
+                         {"out", ARG_STR, &out_name, "PNG", "result"},
+                         {0}};
+    TRY(args_parse(table, argc, argv, &sheet_name, 1, &cnt));
+    if (cnt != 1 || !out_name || width < 1 || height < 1)
+        FAIL(ERR_USAGE, "poster is started by vader, not by hand");
+    MediaClip sheet = {0}, first = {0}, small = {0};
+    TRY(media_read_image(&sheet, sheet_name));
+    first.frames = 1;
+    first.width = width < sheet.width ? (int)width : sheet.width;
+    first.height = height < sheet.height ? (int)height : sheet.height;
+    size_t row = (size_t)first.width * 3;
+    first.rgb = malloc(row * (size_t)first.height);
+    die_unless(first.rgb, "poster: out of memory");
+    for (int y = 0; y < first.height; y++)
+        memcpy(first.rgb + (size_t)y * row, sheet.rgb + (size_t)y * (size_t)sheet.width * 3, row);
+    int w = first.width < POSTER_WIDTH ? first.width : POSTER_WIDTH;
+    int h = (int)((int64_t)first.height * w / first.width);
+    media_resize(&small, &first, w, h ? h : 1);
+    Err err = media_write_png(out_name, &small);
+    media_clip_fini(&sheet);
+    media_clip_fini(&first);
+    media_clip_fini(&small);
     return err;
 }
