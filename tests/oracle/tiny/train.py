@@ -167,15 +167,16 @@ def new_vae(latent_channels, channels, layers):
 
 
 def encode(vae, frames):
-    """Mode of the posterior, unscaled: (..., 3, H, W) -> (..., C, h, w)."""
-    return vae.encode(frames.flatten(0, -4)).latent_dist.mode().unflatten(0, frames.shape[:-3])
+    """Mode of the posterior, unscaled: (..., 3, H, W) -> (..., C, h, w). On a CPU few at a time, for its cache."""
+    parts = frames.flatten(0, -4).split(4 if frames.device.type == "cpu" else 1024)
+    return torch.cat([vae.encode(x).latent_dist.mode() for x in parts]).unflatten(0, frames.shape[:-3])
 
 
 def decode(vae, latents, scaled=True):
     """(B, T, C, h, w) -> (B, T, 3, H, W)."""
-    b, t = latents.shape[:2]
-    z = latents.flatten(0, 1) / (vae.config.scaling_factor if scaled else 1)
-    return vae.decode(z, num_frames=t).sample.unflatten(0, (b, t))
+    z = latents / (vae.config.scaling_factor if scaled else 1)
+    parts = z.split(1 if z.device.type == "cpu" else 1024)
+    return torch.cat([vae.decode(x.flatten(0, 1), num_frames=x.shape[1]).sample.unflatten(0, x.shape[:2]) for x in parts])
 
 
 def vae_quality(vae, data, device):
@@ -365,12 +366,12 @@ def load_svd(folder, device, unet=True):
 
 def cache_latents(source, vae, encoder, clips):
     parts = []
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(source.frames.device.type, torch.bfloat16, enabled=BF16):
         while sum(len(p[0]) for p in parts) < clips:
             frames, _, speed = source.draw(min(32, clips))
             image, embedding = condition(vae, encoder, frames[:, 0])
             z = encode(vae, frames) * vae.config.scaling_factor
-            parts.append((z.half(), image.half(), embedding, BUCKET + 20 * (speed - 4)))
+            parts.append((z.half(), image.half(), embedding.float(), BUCKET + 20 * (speed - 4)))
     return [torch.cat(x) for x in zip(*parts)]
 
 
@@ -433,7 +434,7 @@ def flat_patch_embedding(model):
 
 
 @torch.no_grad()
-def start_from_patterns(model, clips, seed, cnt=600):
+def start_from_patterns(model, clips, seed, cnt=300):
     """Starts the patch embedding from patterns whose energy tells motions apart, for otherwise a classifier this small
     looks at chance level for thousands of steps. Per class, the generalised eigenvectors of the covariance of its
     tubelets against that of all others (common spatial patterns): the nine largest and the nine smallest, in the space
@@ -483,9 +484,10 @@ def disturb(frames, rng):
 def round_trips(clips, vae, n):
     """Clips as the VAE gives them back, with up to some noise on their latents."""
     frames, motion, _ = clips.draw(n)
-    z = encode(vae, frames) * vae.config.scaling_factor
-    z = z + 0.25 * torch.rand(n, 1, 1, 1, 1, device=z.device) * torch.randn_like(z)
-    return decode(vae, z).clamp(-1, 1), motion
+    with torch.autocast(frames.device.type, torch.bfloat16, enabled=BF16):
+        z = encode(vae, frames) * vae.config.scaling_factor
+        z = z + 0.25 * torch.rand(n, 1, 1, 1, 1, device=z.device) * torch.randn_like(z)
+        return decode(vae, z).float().clamp(-1, 1), motion
 
 
 def classify(model, frames):
@@ -513,7 +515,7 @@ def train_videomae(out, svd, data, device, seed, steps, batch, limit=None):
     flat_patch_embedding(model)
     start_from_patterns(model, clips, seed)
     again = []
-    while vae is not None and sum(len(x) for x, _ in again) < count(600):
+    while vae is not None and sum(len(x) for x, _ in again) < count(200):
         again.append(round_trips(clips, vae, count(25)))
     if again:
         again = [torch.cat(x) for x in zip(*[(x.half(), m) for x, m in again])]
@@ -521,6 +523,7 @@ def train_videomae(out, svd, data, device, seed, steps, batch, limit=None):
     def loss(frames, motion):
         return F.cross_entropy(model(frames).logits.float(), motion, label_smoothing=0.05)
 
+    log(f"videomae {seed}: started from patterns in {time.time() - start:.0f} s")
     run = Run(f"videomae {seed}", model.parameters(), 1e-3, steps, limit and max(1, limit - (time.time() - start)), 0.05)
     for step in run:
         frames, motion, _ = clips.draw(batch)
