@@ -69,6 +69,7 @@ typedef enum RngKind {
     RNG_INIT,  // first values of trainable parameters
     RNG_ORDER, // which prompt or image a sample takes
     RNG_TEST,  // tests and benchmarks
+    RNG_RESAMPLE, // which values a bootstrap draws
 } RngKind;
 
 // Samples of training, previews and evaluation never share a number.
