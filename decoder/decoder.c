@@ -107,8 +107,7 @@ static Err add_chunks(Decoder *d, bool dry, FILE *out, StagePlan *sp) {
     if (cfg->reward_cnt) { // else nothing is scored, and nothing pulled back
         TRY(add_chunk(d, d->pull, chunk, true, dry, out, sp, &packed_back));
         TRY(add_chunk(d, d->pull, scored % chunk, true, dry, out, sp, &packed_back));
-        sp->flops[STEP_PULL] =
-            plan_memory(d->pull[0].plan)->flops / (double)chunk * (double)scored;
+        sp->flops[STEP_PULL] = plan_memory(d->pull[0].plan)->flops / (double)chunk * (double)scored;
     }
     if (cfg->segments > 1 || cfg->preview_every)
         TRY(add_chunk(d, d->decode, last_chunk(cfg), false, dry, out, sp, &packed));

@@ -384,9 +384,8 @@ static Err open_demux(Reel *r) {
 
 static Turn turn_of_stream(const AVStream *s) {
 #if LIBAVCODEC_VERSION_MAJOR >= 61
-    const AVPacketSideData *d =
-        av_packet_side_data_get(s->codecpar->coded_side_data, s->codecpar->nb_coded_side_data,
-                                AV_PKT_DATA_DISPLAYMATRIX);
+    const AVPacketSideData *d = av_packet_side_data_get(
+        s->codecpar->coded_side_data, s->codecpar->nb_coded_side_data, AV_PKT_DATA_DISPLAYMATRIX);
     return turn_of(d ? d->data : NULL, d ? d->size : 0);
 #else
     size_t bytes = 0;

@@ -23,7 +23,8 @@ BootstrapInterval bootstrap_mean(const double *value, int cnt, RngKey key) {
     RngStream r = rng_stream(key);
     double *draw = calloc(BOOTSTRAP_DRAWS, sizeof *draw), sum = 0;
     die_unless(draw, "bootstrap: out of memory");
-    for (int i = 0; i < cnt; i++) sum += value[i] - value[0]; // equal values have exactly that mean,
+    for (int i = 0; i < cnt; i++)
+        sum += value[i] - value[0]; // equal values have exactly that mean,
     double mean = value[0] + sum / cnt;
     for (int k = 0; k < BOOTSTRAP_DRAWS; k++) {
         double off = 0; // and an interval without width

@@ -14,15 +14,15 @@ static const double BLUR[LEVELS] = {4, 2};   // pixels
 static const double ZOOM_MAX = 0.25;
 
 typedef struct Frame {
-    double *luma;        // (height, width), averaged down
+    double *luma;          // (height, width), averaged down
     double *level[LEVELS]; // blurred
-    FftValue *spectrum;  // (rows, cols) under the window
+    FftValue *spectrum;    // (rows, cols) under the window
 } Frame;
 
 struct MotionMeter {
     int full_height, full_width, shrink; // of the frames as given
-    int height, width;      // of those that are measured
-    int rows, cols;         // of their spectra: powers of two, the rest is zero
+    int height, width;                   // of those that are measured
+    int rows, cols;                      // of their spectra: powers of two, the rest is zero
     Fft *fft;
     double *window;  // (height, width)
     double *damping; // (rows, cols)
@@ -218,7 +218,8 @@ static void add_pixel(Normal *n, const MotionMeter *m, const double *a, const do
     int j = (int)to_y, i = (int)to_x;
     double fy = to_y - j, fx = to_x - i;
     const double *p = b + j * w + i, *q = a + y * w + x;
-    double there = (1 - fy) * ((1 - fx) * p[0] + fx * p[1]) + fy * ((1 - fx) * p[w] + fx * p[w + 1]);
+    double there =
+        (1 - fy) * ((1 - fx) * p[0] + fx * p[1]) + fy * ((1 - fx) * p[w] + fx * p[w + 1]);
     double d[3] = {(q[w] - q[-w]) / 2, (q[1] - q[-1]) / 2, 0}, weight = m->window[y * w + x];
     d[2] = d[0] * (y - cy) + d[1] * (x - cx);
     for (int r = 0; r < 3; r++) {

@@ -27,8 +27,9 @@ enum { MOTION_SIDE_MAX = 256 };
 typedef struct MotionMeter MotionMeter; // what frames of one size need; one thread at a time
 
 typedef struct Motion {
-    double shift_x, shift_y; // px a frame, at the centre; content that moves right, or down, is positive
-    double zoom;             // percent a frame; content that grows is positive
+    double shift_x,
+        shift_y; // px a frame, at the centre; content that moves right, or down, is positive
+    double zoom; // percent a frame; content that grows is positive
 } Motion;
 
 MotionMeter *motion_new(int height, int width);

@@ -131,6 +131,9 @@ static Tensor *build_videomae(Rewards *r, Term *t, Graph *g, Tensor *frames, boo
                               Tensor **logits, Tensor **features) {
     int64_t len = frames->shape.dim[1];
     NN nn = {.g = g, .params = t->params};
+    if (len < t->videomae.tubelet)
+        return graph_fail(g, ERR_USAGE, "VideoMAE: %lld frames, want at least %d", (long long)len,
+                          t->videomae.tubelet);
     frames = op_slice(g, frames, 1, 0, len - len % t->videomae.tubelet);
     Tensor *pixels = enter(r, t, g, frames, t->videomae.image, t->videomae.image, false);
     *features = videomae_features(&nn, &t->videomae, recompute, pixels);

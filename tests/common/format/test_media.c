@@ -278,7 +278,8 @@ static void check_video(const char *path, const MediaClip *want, int fps) {
 
 // Mean distance of all values of the frames that both have.
 static double mean_distance(const MediaClip *a, const MediaClip *b) {
-    int frames = a->frames < b->frames ? a->frames : b->frames, cnt = frames * a->width * a->height * 3;
+    int frames = a->frames < b->frames ? a->frames : b->frames,
+        cnt = frames * a->width * a->height * 3;
     double sum = 0;
     for (int i = 0; i < cnt; i++) sum += abs(a->rgb[i] - b->rgb[i]);
     return sum / cnt;
@@ -340,15 +341,19 @@ TEST(videos_of_others) {
     CHECK_OK(media_read_video(&c, DATA "video.mp4", 100)); // H.264 with B frames, and sound
     CHECK(c.frames == 6 && c.width == 48 && c.height == 32);
     for (int t = 0; t < 6; t++) { // a white square of 8 x 8 at (4 + 5 t, 12) on blue
-        const uint8_t *p = c.rgb + t * 48 * 32 * 3, *in = p + 3 * (16 * 48 + 8 + 5 * t), *off = p + 3 * (2 * 48 + 40);
-        CHECK_MSG(in[0] > 225 && in[1] > 225 && in[2] > 225, "frame %d: %d %d %d, want white", t, in[0], in[1], in[2]);
-        CHECK_MSG(off[0] < 30 && off[1] < 30 && off[2] > 225, "frame %d: %d %d %d, want blue", t, off[0], off[1], off[2]);
+        const uint8_t *p = c.rgb + t * 48 * 32 * 3, *in = p + 3 * (16 * 48 + 8 + 5 * t),
+                      *off = p + 3 * (2 * 48 + 40);
+        CHECK_MSG(in[0] > 225 && in[1] > 225 && in[2] > 225, "frame %d: %d %d %d, want white", t,
+                  in[0], in[1], in[2]);
+        CHECK_MSG(off[0] < 30 && off[1] < 30 && off[2] > 225, "frame %d: %d %d %d, want blue", t,
+                  off[0], off[1], off[2]);
     }
     CHECK_OK(media_read_video(&turned, DATA "video-turned.mp4", 2));
     CHECK(turned.frames == 2 && turned.width == 32 && turned.height == 48);
     for (int y = 0; y < 48; y++)
         for (int x = 0; x < 32; x++)
-            CHECK_MSG(!memcmp(turned.rgb + 3 * (y * 32 + x), c.rgb + 3 * (x * 48 + 47 - y), 3), "(%d, %d)", x, y);
+            CHECK_MSG(!memcmp(turned.rgb + 3 * (y * 32 + x), c.rgb + 3 * (x * 48 + 47 - y), 3),
+                      "(%d, %d)", x, y);
     media_clip_fini(&c);
     media_clip_fini(&turned);
     CHECK_OK(media_read_video(&c, DATA "video-part2.mp4", 100)); // MPEG-4 part 2
@@ -362,7 +367,8 @@ TEST(videos_that_are_refused) {
     CHECK_ERR(media_read_video(&c, "no/such.mp4", 1), ERR_IO, "no/such.mp4");
     CHECK_ERR(media_read_video(&c, DATA "picture.png", 1), ERR_FORMAT, "not a video");
     CHECK_ERR(media_read_image(&c, DATA "video.mp4"), ERR_FORMAT, "not a picture");
-    CHECK_ERR(media_read_video(&c, DATA "video-sound.mp4", 1), ERR_FORMAT, "there is no video in it");
+    CHECK_ERR(media_read_video(&c, DATA "video-sound.mp4", 1), ERR_FORMAT,
+              "there is no video in it");
     CHECK_ERR(media_read_video(&c, DATA "video-jpeg.mov", 1), ERR_FORMAT, "kind mjpeg, want H.264");
     unsigned char *bytes = slurp(DATA "video-turned.mp4", &len); // no sound: every byte counts
     for (size_t n = 0; n < len; n += 11) {

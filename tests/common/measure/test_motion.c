@@ -91,7 +91,8 @@ TEST(pans_and_zooms) {
 // As a decoder leaves it: every pixel the mean of 3 x 3, noise, and 8 bits.
 TEST(blurred_and_noisy) {
     for (int i = 0; i < MOTIONS; i++) {
-        float *luma = film(7, FRAMES, SIDE, SIDE, motions[i]), *soft = film(7, FRAMES, SIDE, SIDE, motions[i]);
+        float *luma = film(7, FRAMES, SIDE, SIDE, motions[i]),
+              *soft = film(7, FRAMES, SIDE, SIDE, motions[i]);
         RngStream r = rng_stream((RngKey){.seed = 1, .use = rng_use(RNG_TEST, 0, 0, 0, 0)});
         for (int k = 0; k < FRAMES * SIDE * SIDE; k++) {
             int y = k / SIDE % SIDE, x = k % SIDE;
@@ -127,7 +128,8 @@ TEST(frames_of_any_size) {
 
 TEST(what_does_not_move) {
     float *luma = film(1, 1, SIDE, SIDE, (Motion){0});
-    float *twice = malloc(2 * sizeof *luma * SIDE * SIDE), *flat = calloc(2 * SIDE * SIDE, sizeof *flat);
+    float *twice = malloc(2 * sizeof *luma * SIDE * SIDE),
+          *flat = calloc(2 * SIDE * SIDE, sizeof *flat);
     CHECK(twice && flat);
     for (int t = 0; t < 2; t++) memcpy(twice + t * SIDE * SIDE, luma, sizeof *luma * SIDE * SIDE);
     check_motion(measure(twice, 2, SIDE, SIDE, 2), (Motion){0}, 1e-9, 1e-9);

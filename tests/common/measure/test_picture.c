@@ -32,7 +32,8 @@ TEST(change_and_psnr) {
 TEST(sharpness) {
     float dot[25] = {[12] = 1}, slope[25];
     for (int i = 0; i < 25; i++) slope[i] = (float)(i % 5) / 5;
-    CHECK_NEAR(picture_sharpness(dot, 5, 5), (16.0 + 4) / 9, 1e-12); // the dot and its four neighbours
+    CHECK_NEAR(picture_sharpness(dot, 5, 5), (16.0 + 4) / 9,
+               1e-12); // the dot and its four neighbours
     CHECK_NEAR(picture_sharpness(slope, 5, 5), 0, 1e-12);
     CHECK_NEAR(picture_sharpness(dot, 2, 5), 0, 0);
 }
