@@ -8,7 +8,6 @@
 //
 // The work is cut by videos: each worker has models of its own and makes what comes next. Every number depends on image
 // and seed alone, so that any number of workers and threads gives the same bytes.
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -19,32 +18,28 @@
 #include "common/base/folder.h"
 #include "common/config/image_list.h"
 #include "common/format/media.h"
-#include "common/measure/features.h"
-#include "common/measure/motion.h"
-#include "common/measure/picture.h"
 #include "common/stages/setup.h"
 #include "common/transport/ledger.h"
 #include "launch/tool/args.h"
-#include "launch/tool/evaluation.h"
-#include "launch/tool/generator.h"
-#include "launch/tool/scorer.h"
+#include "launch/tool/eval_worker.h"
 #include "launch/tool/tool.h"
 
 static const char usage[] =
     "vader eval RUN|CONF [--lora ADAPTER] [key=value ...]\n\n"
     "Videos of the base model and of the adapter from equal noise, side by side in RUN/eval/, and what can be\n"
     "measured of them: a table here, all numbers in RUN/eval.json. `vader help eval` lists the keys: which images,\n"
-    "how many seeds, a second classifier, a V-JEPA. Without --lora: the run's newest update.\n\n";
+    "how many seeds, a second classifier, a V-JEPA. Without --lora: the run's newest update. Before there is any:\n"
+    "eval.lora_scale=0 measures the base model alone.\n\n";
 
-enum { SETTINGS_MAX = 256, SEEDS_MAX = 1 << 20, BLUR_SHARE = 64 }; // blur: a 64th of the width
+enum { SETTINGS_MAX = 256 };
 
 typedef struct Eval {
     Config *cfg;
-    const char *run_dir;
     Arena arena;
-    int64_t threads;   // asked for; 0: all cores
-    const char *lora;  // --lora; NULL: the run's state
-    float *theta;      // values of the adapter, scaled
+    int64_t threads;  // asked for; 0: all cores
+    const char *lora; // --lora; NULL: the run's state
+    EvalJob job;
+    float *theta;      // values of the adapter, scaled; NULL: not read yet
     ConfigStrs images; // paths
     EvaluationAbout about;
     Evaluation result;
@@ -56,197 +51,35 @@ typedef struct Eval {
     char *err_message;
 } Eval;
 
-// Models and memory of one thread.
-typedef struct Worker {
-    Eval *eval;
-    int threads; // of its operators
-    pthread_t thread;
-    Generator *generator;
-    Scorer *scorer;
-    MotionMeter *motion;
-    float *frames, *unit, *luma;                // all frames of a video: raw, in [0, 1], luma
-    float *pixels, *embedding, *all_embeddings; // one frame, its embedding; those of all frames
-} Worker;
-
-// ---- A video, measured ----
-
-static int64_t frame_count(const Config *cfg) { return cfg->segments * cfg->frames; }
-static size_t frame_values(const Config *cfg) { return (size_t)(cfg->height * cfg->width * 3); }
-
-// Is frame t one that another moved into? Not the first, and not what repeats the frame before a seam.
-static bool has_pair(const Config *cfg, int64_t t) { return t % cfg->frames != 0; }
-
-static Err measure_consistency(Worker *w, double *out) {
-    const Config *cfg = w->eval->cfg;
-    int dim = (int)generator_embed_dim(w->generator);
-    double sum = 0;
-    int cnt = 0;
-    for (int64_t t = 0; t < frame_count(cfg); t++) {
-        float *e = w->all_embeddings + t * dim;
-        memcpy(w->pixels, w->unit + (size_t)t * frame_values(cfg),
-               frame_values(cfg) * sizeof(float));
-        TRY(generator_embed(w->generator, w->pixels, w->embedding));
-        memcpy(e, w->embedding, (size_t)dim * sizeof *e);
-        if (has_pair(cfg, t)) sum += features_cosine(e - dim, e, dim), cnt++;
-    }
-    *out = sum / cnt;
-    return ERR_OK;
-}
-
-static Err measure_motion(Worker *w, double *value) {
-    const Config *cfg = w->eval->cfg;
-    size_t values = frame_values(cfg);
-    int cnt = 0;
-    double change = 0;
-    for (int64_t t = 0; t < frame_count(cfg); t++) {
-        const float *now = w->unit + (size_t)t * values;
-        if (has_pair(cfg, t)) change += picture_change(now - values, now, values), cnt++;
-    }
-    Motion m = motion_of_video(w->motion, w->luma, (int)frame_count(cfg), (int)cfg->frames);
-    value[EVALUATION_MOTION] = change / cnt;
-    value[EVALUATION_SHIFT_X] = m.shift_x;
-    value[EVALUATION_SHIFT_Y] = m.shift_y;
-    value[EVALUATION_ZOOM] = m.zoom;
-    return measure_consistency(w, &value[EVALUATION_CONSISTENCY]);
-}
-
-static void measure_sharpness(Worker *w, double *value) {
-    const Config *cfg = w->eval->cfg;
-    int64_t frames = frame_count(cfg), pixels = cfg->height * cfg->width;
-    double sum = 0;
-    for (int64_t t = 0; t < frames; t++)
-        sum += picture_sharpness(w->luma + t * pixels, (int)cfg->height, (int)cfg->width);
-    value[EVALUATION_SHARPNESS] = sum / (double)frames;
-    value[EVALUATION_FIRST_FRAME_PSNR] =
-        picture_psnr(w->unit, generator_picture(w->generator), frame_values(cfg));
-}
-
-static Err ask_models(Worker *w, EvaluationSample *sample, EvaluationSide side) {
-    double *value = sample->value[side];
-    ScorerScore s;
-    TRY(scorer_score(w->scorer, w->frames, &s, sample->features[side]));
-    value[EVALUATION_REWARD] = s.reward;
-    value[EVALUATION_CLASS_PROB] = s.class_prob;
-    value[EVALUATION_JUDGE_PROB] = s.judge_prob;
-    value[EVALUATION_JUDGE_AGREES] = s.judge_agrees;
-    for (int i = 0; i < w->eval->cfg->reward_cnt; i++) value[EVALUATION_TERM + i] = s.term[i];
-    sample->most_probable[side] = s.most_probable;
-    if (!scorer_has_vjepa(w->scorer)) return ERR_OK;
-    return scorer_vjepa(w->scorer, w->frames, false, &value[EVALUATION_VJEPA_LOSS]);
-}
-
-// w->frames, about which everything is found out.
-static Err measure(Worker *w, EvaluationSample *sample, EvaluationSide side) {
-    const Config *cfg = w->eval->cfg;
-    size_t cnt = (size_t)frame_count(cfg) * frame_values(cfg);
-    TRY(ask_models(w, sample, side));
-    picture_from_raw(w->frames, cnt, w->unit);
-    picture_luma(w->unit, cnt / 3, w->luma);
-    measure_sharpness(w, sample->value[side]);
-    return cfg->frames > 1 ? measure_motion(w, sample->value[side]) : ERR_OK;
-}
-
-// V-JEPA's loss of what the base's video is not: its first frame held, and itself blurred. Overwrites w->frames.
-static Err measure_headroom(Worker *w, EvaluationSample *sample) {
-    const Config *cfg = w->eval->cfg;
-    size_t values = frame_values(cfg);
-    double sigma = (double)cfg->width / BLUR_SHARE;
-    if (!scorer_has_vjepa(w->scorer)) return ERR_OK;
-    for (int64_t t = 0; t < frame_count(cfg); t++) {
-        float *to = w->frames + (size_t)t * values;
-        picture_blur(w->unit + (size_t)t * values, (int)cfg->height, (int)cfg->width, sigma, to);
-        for (size_t i = 0; i < values; i++) to[i] = 2 * to[i] - 1;
-    }
-    TRY(scorer_vjepa(w->scorer, w->frames, false, &sample->blurred));
-    for (size_t i = 0; i < values; i++) w->frames[i] = 2 * w->unit[i] - 1;
-    for (int64_t t = 1; t < frame_count(cfg); t++)
-        memcpy(w->frames + (size_t)t * values, w->frames, values * sizeof(float));
-    return scorer_vjepa(w->scorer, w->frames, false, &sample->frozen);
-}
-
-// ---- Tasks ----
-
-static Err write_video(const Eval *v, int sample, const MediaClip clip[EVALUATION_SIDES]) {
-    char path[4096];
-    MediaClip both = {0};
-    const EvaluationAbout *a = &v->about;
-    snprintf(path, sizeof path, "%s/%s-%d.mp4", v->run_dir, a->video[sample / a->seed_cnt],
-             sample % a->seed_cnt);
-    TRY(media_beside(&both, &clip[EVALUATION_BASE], &clip[EVALUATION_TUNED]));
-    Err err = media_write_mp4(path, &both, (int)v->cfg->preview_fps);
-    media_clip_fini(&both);
-    return err;
-}
-
-static Err run_sample(Worker *w, int i) {
-    Eval *v = w->eval;
-    const Config *cfg = v->cfg;
-    EvaluationSample *sample = &v->result.sample[i];
-    int image = i / v->about.seed_cnt, seed = i % v->about.seed_cnt;
-    MediaClip clip[EVALUATION_SIDES] = {0};
-    Err err = ERR_OK;
-    SlotHeader h = {.purpose = SLOT_EVAL, .sample = (uint64_t)image * SEEDS_MAX + (uint64_t)seed};
-    snprintf(h.source, sizeof h.source, "%s", v->images.item[image]);
-    for (int s = 0; s < EVALUATION_SIDES; s++) {
-        h.tuned = s == EVALUATION_TUNED;
-        TRY_OUT(generator_run(w->generator, &h, w->frames));
-        media_clip_from_raw(&clip[s], w->frames, (int)frame_count(cfg), (int)cfg->height,
-                            (int)cfg->width);
-        TRY_OUT(measure(w, sample, (EvaluationSide)s));
-        if (s == EVALUATION_BASE) TRY_OUT(measure_headroom(w, sample));
-    }
-    TRY_OUT(evaluation_check(&v->result, i));
-    TRY_OUT(write_video(v, i, clip));
-out:
-    for (int s = 0; s < EVALUATION_SIDES; s++) media_clip_fini(&clip[s]);
-    return err;
-}
-
-// The real continuation of an image: as many frames as a rollout shows, from the start.
-static Err run_real(Worker *w, int image) {
-    const Config *cfg = w->eval->cfg;
-    const char *path = cfg->eval_real.item[image];
-    int want = (int)scorer_vjepa_frames(w->scorer);
-    MediaClip file = {0}, sized = {0};
-    Err err = ERR_OK;
-    TRY(media_read_video(&file, path, want));
-    if (file.frames < want)
-        FAIL_OUT(ERR_USAGE,
-                 "eval.real %s: %d frames, want at least %d: V-JEPA's loss is compared with that "
-                 "of rollouts as long",
-                 path, file.frames, want);
-    media_resize(&sized, &file, (int)cfg->width, (int)cfg->height);
-    for (size_t i = 0; i < (size_t)want * frame_values(cfg); i++)
-        w->frames[i] = (float)sized.rgb[i] / 255.0f * 2 - 1;
-    TRY_OUT(scorer_vjepa(w->scorer, w->frames, true, &w->eval->result.real[image]));
-out:
-    media_clip_fini(&file);
-    media_clip_fini(&sized);
-    return err;
-}
-
-// ---- Workers ----
-
-static float *room(size_t cnt) {
-    float *p = aligned_alloc(64, (cnt * sizeof *p + 63) / 64 * 64);
-    die_unless(p, "eval: out of memory for %zu values", cnt);
-    return p;
-}
+// ---- The adapter ----
 
 // The run's newest state. board: NULL reads its head only.
 static Err want_state(const Eval *v, LedgerHead *head, Board *board) {
     int found;
-    TRY(ledger_read(v->run_dir, head, board, &found));
+    TRY(ledger_read(v->job.run_dir, head, board, &found));
     if (!found)
-        FAIL(ERR_USAGE, "%s: no adapter: there is no run with a durable update; --lora names one",
-             v->run_dir);
+        FAIL(ERR_USAGE,
+             "%s: no adapter: there is no run with a durable update; --lora names one, "
+             "eval.lora_scale=0 measures the base model alone",
+             v->job.run_dir);
     return ERR_OK;
 }
 
-// Its values; the board is only what a state is read into.
+// Before models are opened: is there an adapter, and must there be one?
+static Err look_for_adapter(Eval *v) {
+    LedgerHead head;
+    int found;
+    if (v->lora) return ERR_OK;
+    if (v->cfg->eval_lora_scale > 0) return want_state(v, &head, NULL);
+    TRY(ledger_read(v->job.run_dir, &head, NULL, &found));
+    v->job.base_alone = !found;
+    return ERR_OK;
+}
+
+// The values of a state; the board is only what it is read into.
 static Err read_state(Eval *v, const Lora *l) {
-    const Config *cfg = v->cfg;
-    BoardSpec spec = {.theta_cnt = lora_theta_count(l), .rollouts = 1, .lag = (uint32_t)cfg->lag};
+    BoardSpec spec = {
+        .theta_cnt = lora_theta_count(l), .rollouts = 1, .lag = (uint32_t)v->cfg->lag};
     Board *board = NULL;
     LedgerHead head;
     Err err = ERR_OK;
@@ -267,50 +100,38 @@ out:
 
 // Once, since a run that goes on has another newest state a moment later.
 static Err read_adapter(Eval *v, Lora *l) {
-    double scale = v->cfg->eval_lora_scale;
-    size_t cnt = (size_t)lora_theta_count(l);
-    v->theta = room(cnt);
-    memcpy(v->theta, lora_theta(l), cnt * sizeof(float));
+    size_t bytes = (size_t)lora_theta_count(l) * sizeof(float);
+    v->theta = malloc(bytes);
+    die_unless(v->theta, "eval: out of memory");
+    memcpy(v->theta, lora_theta(l), bytes);
     v->about.updates = -1;
-    v->about.adapter = v->lora;
+    v->about.adapter = v->lora ? v->lora : "none";
+    if (v->job.base_alone) return ERR_OK;
     if (!v->lora) TRY(read_state(v, l));
     for (int i = 0; i < lora_module_count(l); i++) { // B A x, so B alone
         const LoraModule *m = lora_module(l, i);
         for (int64_t k = 0; !m->dead && k < m->out * lora_config(l)->rank; k++)
-            v->theta[m->b_at + k] = (float)(scale * (double)v->theta[m->b_at + k]);
+            v->theta[m->b_at + k] *= (float)v->cfg->eval_lora_scale;
     }
     return ERR_OK;
 }
 
-static Err worker_open(Worker *w) {
-    Eval *v = w->eval;
-    const Config *cfg = v->cfg;
-    TRY(generator_open(&w->generator, cfg, w->threads));
-    TRY(scorer_open(&w->scorer, cfg, w->threads));
-    Lora *l = generator_lora(w->generator);
+// ---- Threads ----
+
+typedef struct Thread {
+    Eval *eval;
+    int threads; // of its operators
+    pthread_t id;
+    EvalWorker *worker;
+} Thread;
+
+static Err open_worker(Thread *t) {
+    Eval *v = t->eval;
+    TRY(eval_worker_open(&t->worker, &v->job, t->threads));
+    Lora *l = eval_worker_lora(t->worker);
     if (!v->theta) TRY(read_adapter(v, l));
     memcpy(lora_theta(l), v->theta, (size_t)lora_theta_count(l) * sizeof(float));
-    w->motion = motion_new((int)cfg->height, (int)cfg->width);
-    size_t frames = (size_t)frame_count(cfg), dim = (size_t)generator_embed_dim(w->generator);
-    w->frames = room(frames * frame_values(cfg));
-    w->unit = room(frames * frame_values(cfg));
-    w->luma = room(frames * frame_values(cfg) / 3);
-    w->pixels = room(frame_values(cfg));
-    w->embedding = room(dim);
-    w->all_embeddings = room(frames * dim);
     return ERR_OK;
-}
-
-static void worker_close(Worker *w) {
-    generator_close(w->generator);
-    scorer_close(w->scorer);
-    motion_free(w->motion);
-    free(w->frames);
-    free(w->unit);
-    free(w->luma);
-    free(w->pixels);
-    free(w->embedding);
-    free(w->all_embeddings);
 }
 
 // The message belongs to this thread: it is handed over.
@@ -339,10 +160,11 @@ static void count(Eval *v) {
     pthread_mutex_unlock(&v->lock);
 }
 
-static void work(Worker *w) {
-    Eval *v = w->eval;
+static void work(Thread *t) {
+    Eval *v = t->eval;
     for (int i; !failed(v) && (i = atomic_fetch_add(&v->next, 1)) < v->task_cnt;) {
-        Err err = i < v->real_cnt ? run_real(w, i) : run_sample(w, i - v->real_cnt);
+        Err err = i < v->real_cnt ? eval_worker_real(t->worker, i)
+                                  : eval_worker_sample(t->worker, i - v->real_cnt);
         if (err)
             report(v, err);
         else
@@ -350,29 +172,27 @@ static void work(Worker *w) {
     }
 }
 
-static void *worker_main(void *arg) {
-    Worker *w = arg;
-    Err err = worker_open(w);
+static void *thread_main(void *arg) {
+    Thread *t = arg;
+    Err err = open_worker(t);
     if (err)
-        report(w->eval, err);
+        report(t->eval, err);
     else
-        work(w);
+        work(t);
     return NULL;
 }
 
 // As many as there are cores, but with all their models in no more than half of the machine's memory.
 static Err count_workers(const Eval *v, int threads, int *out) {
-    uint64_t generator, scorer,
-        half = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
-    TRY(generator_memory(v->cfg, 1, &generator));
-    TRY(scorer_memory(v->cfg, &scorer));
-    uint64_t fit = half / (generator + scorer + 1);
+    uint64_t each, half = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+    TRY(eval_worker_memory(v->cfg, &each));
     *out = v->task_cnt < threads ? v->task_cnt : threads;
-    if ((uint64_t)*out > fit) *out = fit ? (int)fit : 1;
+    if ((uint64_t)*out > half / (each + 1)) *out = (int)(half / (each + 1));
+    if (*out < 1) *out = 1;
     return ERR_OK;
 }
 
-static void fill_about(Eval *v, const Scorer *s) {
+static void init_result(Eval *v, const Scorer *s) {
     EvaluationAbout *a = &v->about;
     a->cfg = v->cfg;
     a->classes = scorer_classes(s);
@@ -383,35 +203,34 @@ static void fill_about(Eval *v, const Scorer *s) {
     evaluation_init(&v->result, a);
 }
 
-// The first worker is this thread: it opens alone, so that what is wrong is said once and before any work is done.
-static Err run_workers(Eval *v, Worker *worker, int cnt) {
+// The first worker is this thread's: it opens alone, so that what is wrong is said once and before any work is done.
+static Err run_threads(Eval *v, Thread *thread, int cnt) {
     int started = 1;
-    TRY(worker_open(&worker[0]));
-    fill_about(v, worker[0].scorer);
+    TRY(open_worker(&thread[0]));
+    init_result(v, eval_worker_scorer(thread[0].worker));
     for (; started < cnt; started++)
-        if (pthread_create(&worker[started].thread, NULL, worker_main, &worker[started])) break;
-    work(&worker[0]);
-    for (int i = 1; i < started; i++) pthread_join(worker[i].thread, NULL);
+        if (pthread_create(&thread[started].id, NULL, thread_main, &thread[started])) break;
+    work(&thread[0]);
+    for (int i = 1; i < started; i++) pthread_join(thread[i].id, NULL);
     if (v->err) FAIL(v->err, "%s", v->err_message);
     TRY(evaluation_summarise(&v->result));
     evaluation_print(&v->result, stdout);
-    const char *path = arena_printf(&v->arena, "%s/eval.json", v->run_dir);
+    const char *path = arena_printf(&v->arena, "%s/eval.json", v->job.run_dir);
     TRY(evaluation_write(&v->result, path));
-    printf("\n%s %s/eval/\n", path, v->run_dir);
+    printf("\n%s %s/eval/\n", path, v->job.run_dir);
     return ERR_OK;
 }
 
 static Err evaluate(Eval *v) {
     int threads = v->threads ? (int)v->threads : setup_cores(), cnt;
-    LedgerHead head;
-    if (!v->lora) TRY(want_state(v, &head, NULL)); // before models are opened
+    TRY(look_for_adapter(v));
     TRY(count_workers(v, threads, &cnt));
-    Worker *worker = calloc((size_t)cnt, sizeof *worker);
-    die_unless(worker, "eval: out of memory");
-    for (int i = 0; i < cnt; i++) worker[i] = (Worker){.eval = v, .threads = threads / cnt};
-    Err err = run_workers(v, worker, cnt);
-    for (int i = 0; i < cnt; i++) worker_close(&worker[i]);
-    free(worker);
+    Thread *thread = calloc((size_t)cnt, sizeof *thread);
+    die_unless(thread, "eval: out of memory");
+    for (int i = 0; i < cnt; i++) thread[i] = (Thread){.eval = v, .threads = threads / cnt};
+    Err err = run_threads(v, thread, cnt);
+    for (int i = 0; i < cnt; i++) eval_worker_close(thread[i].worker);
+    free(thread);
     return err;
 }
 
@@ -478,7 +297,7 @@ static Err read_images(Eval *v) {
     if (v->real_cnt && v->real_cnt != v->images.cnt)
         FAIL(ERR_USAGE, "eval.real has %d videos, eval.list %d images: want one for each",
              v->real_cnt, v->images.cnt);
-    return folder_make(arena_printf(&v->arena, "%s/eval", v->run_dir));
+    return folder_make(arena_printf(&v->arena, "%s/eval", v->job.run_dir));
 }
 
 // RUN, whose config.yaml it is, or CONF, whose run it is.
@@ -488,7 +307,10 @@ static Err read_config(Eval *v, const char *target, int set_cnt, const char **se
     if (v->lora) set[set_cnt++] = arena_printf(&v->arena, "lora.init=%s", v->lora);
     TRY(config_load(&v->cfg, is_run ? arena_printf(&v->arena, "%s/config.yaml", target) : target,
                     set_cnt, set));
-    v->run_dir = is_run ? target : config_run_dir(v->cfg);
+    v->job = (EvalJob){.cfg = v->cfg,
+                       .run_dir = is_run ? target : config_run_dir(v->cfg),
+                       .images = &v->images,
+                       .result = &v->result};
     return ERR_OK;
 }
 

@@ -23,8 +23,16 @@ status 2 "unknown option --lra" eval $conf --lra x
 status 2 "no/such" eval no/such
 status 2 "did you mean eval.seeds" eval $conf eval.seed=3
 status 2 "no adapter: there is no run with a durable update" eval $conf run="$run"
-rm -rf "$run"
+
+# The base model alone, before there is a run; its numbers are those that it has beside an adapter
+status 0 "adapter: none" eval $conf run="$run" eval.lora_scale=0 eval.seeds=1
+grep -q "real continuations" "$out" || fail "no headroom"
+base() { grep -o '"base": {"reward": [-0-9.e]*' "$run/eval.json"; }
+alone=$(base)
+[ "$(echo "$alone" | wc -l)" = 2 ] || fail "want two samples: $alone"
 "$VADER" train $conf run="$run" --inline >"$out" 2>&1 || fail "train"
+status 0 "adapter: update 6 of the run" eval "$run" eval.seeds=1
+[ "$(base)" = "$alone" ] || fail "the base model's videos depend on the adapter"
 sum() { (cd "$run" && cat metrics.jsonl state-0 state-1 config.yaml | cksum); }
 before=$(sum)
 
@@ -101,6 +109,14 @@ for m in motion vjepa_loss consistency shift_x; do
         fail "$m of a long video depends on what is scored"
 done
 [ "$(metric keep reward)" != "$(metric drop_first reward)" ] || fail "the reward does not depend on video.seam"
+
+# The report takes it, whosever adapter it is
+for lora in "" "--lora $TMPDIR/lora.safetensors"; do
+    status 0 "2 images, 1 seeds" eval "$run" eval.seeds=1 $lora
+    status 0 "report.html" report "$run"
+    grep -q "Not measured yet" "$run/report.html" && fail "the report does not see the evaluation"
+    grep -q "tiles.png, seed 0" "$run/report.html" || fail "the report shows no videos of the evaluation"
+done
 
 [ "$(sum)" = "$before" ] || fail "the run was changed"
 [ -z "$(find "$TMPDIR" -name '*.tmp*')" ] || fail "temporary files are left"
