@@ -104,16 +104,17 @@ static Err add_chunks(Decoder *d, bool dry, FILE *out, StagePlan *sp) {
     uint64_t packed = 0, packed_back = 0;
     TRY(add_chunk(d, d->decode, chunk, false, dry, out, sp, &packed));
     TRY(add_chunk(d, d->decode, scored % chunk, false, dry, out, sp, &packed));
-    TRY(add_chunk(d, d->pull, chunk, true, dry, out, sp, &packed_back));
-    TRY(add_chunk(d, d->pull, scored % chunk, true, dry, out, sp, &packed_back));
+    if (cfg->reward_cnt) { // else nothing is scored, and nothing pulled back
+        TRY(add_chunk(d, d->pull, chunk, true, dry, out, sp, &packed_back));
+        TRY(add_chunk(d, d->pull, scored % chunk, true, dry, out, sp, &packed_back));
+        sp->flops[STEP_PULL] = plan_memory(d->pull[0].plan)->flops / (double)chunk * (double)scored;
+    }
     if (cfg->segments > 1 || cfg->preview_every)
         TRY(add_chunk(d, d->decode, last_chunk(cfg), false, dry, out, sp, &packed));
     if (cfg->preview_every)
         TRY(add_chunk(d, d->decode, whole_chunk(cfg), false, dry, out, sp, &packed));
     double per_frame = plan_memory(d->decode[0].plan)->flops / (double)chunk;
-    double back_per_frame = plan_memory(d->pull[0].plan)->flops / (double)chunk;
     sp->flops[STEP_DECODE] = per_frame * (double)scored;
-    sp->flops[STEP_PULL] = back_per_frame * (double)scored;
     if (cfg->segments > 1) sp->flops[STEP_HANDOVER] = per_frame * (double)last_chunk(cfg);
     setup_note_backend(sp, d->be, packed + packed_back + plan_memory(d->encode_plan)->packed_bytes);
     return ERR_OK;
@@ -226,9 +227,7 @@ static Err decoder_encode(void *self, StageCtx *ctx, const StageStep *step) {
           *image = plan_data(d->encode_plan, d->image);
     TRY(load_pixels(d, ctx, step, pixels));
     RngKey key = {.seed = (uint64_t)cfg->seed,
-                  .sample =
-                      rng_sample(step->header->purpose == SLOT_PREVIEW ? RNG_PREVIEW : RNG_TRAIN,
-                                 step->header->sample),
+                  .sample = slot_rng_sample(step->header),
                   .segment = step->segment,
                   .use = rng_use(RNG_IMAGE_NOISE, 0, 0, 0, 0)};
     rng_fill_normal(key, d->noise, (size_t)d->frame_cnt); // element order (C, H, W)
@@ -246,7 +245,7 @@ static Err decoder_encode(void *self, StageCtx *ctx, const StageStep *step) {
 
 // Previews and sampler hand-over go by the sampler's own latents.
 static const float *clean_latents(StageCtx *ctx, const StageStep *step, bool for_handover) {
-    bool ahead = step->header->purpose == SLOT_PREVIEW ||
+    bool ahead = step->header->purpose != SLOT_TRAIN ||
                  (for_handover && stage_run(ctx)->state->sampler_handover);
     return stage_read(ctx, ahead ? SECTION_X_AHEAD : SECTION_X_0, step->slot, step->segment);
 }
@@ -273,16 +272,16 @@ static Err decoder_handover(void *self, StageCtx *ctx, const StageStep *step) {
 static void gather(const Decoder *d, const StageStep *step, const float *x, int64_t i, int64_t n,
                    float *z) {
     for (int64_t k = 0; k < n; k++) {
-        int64_t f = step->header->purpose == SLOT_PREVIEW
-                        ? i + k
-                        : frames_latent(d->cfg, step->header, step->segment, i + k);
+        int64_t f = step->header->purpose == SLOT_TRAIN
+                        ? frames_latent(d->cfg, step->header, step->segment, i + k)
+                        : i + k;
         memcpy(z + k * d->latent_cnt, x + f * d->latent_cnt, (size_t)d->latent_cnt * sizeof(float));
     }
 }
 
 static Err decoder_decode(void *self, StageCtx *ctx, const StageStep *step) {
     Decoder *d = self;
-    bool preview = step->header->purpose == SLOT_PREVIEW;
+    bool preview = step->header->purpose != SLOT_TRAIN;
     int64_t total = preview ? d->cfg->frames : frames_scored(d->cfg),
             chunk = preview ? whole_chunk(d->cfg) : frames_chunk(d->cfg);
     float *frames =

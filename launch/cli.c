@@ -36,6 +36,8 @@ const CliCommand cli_commands[] = {
      "what a bundle holds; its adapter for other programs", NULL, ckpt_main},
     {"sample", "MODEL --image F --out F.mp4", "one video from an image, with or without an adapter",
      "vader-tool", NULL},
+    {"eval", "RUN|CONF [--lora A]", "base model against adapter: videos, table, eval.json",
+     "vader-tool", NULL},
     {"verify", "RUN", "make a run again, inline, and compare every byte", "vader-tool", NULL},
     {"help", "[KEY]", "the keys of a config, all or one", NULL, help_main},
     {"forward", "DIR --in X --out Y", "run a model part or a golden case on tensors, with its vjp",

@@ -221,7 +221,8 @@ static Err read_eval(ReportData *d) {
     const char **name = arena_array(&d->arena, const char *, SAMPLES_MAX);
     e->adapter = e->target = "";
     e->fps = 7;
-    TRY(json_want_i64(j, "updates", &e->updates));
+    e->updates = -1; // an adapter from elsewhere
+    TRY(json_get_i64(j, "updates", &e->updates));
     TRY(json_want_i64(j, "seeds", &e->seeds));
     TRY(json_get_i64(j, "fps", &e->fps));
     TRY(json_get_str(j, "adapter", &e->adapter));

@@ -248,10 +248,12 @@ static void add_table(ReportPage *p) {
         if (!is_key(e->metric[i].name)) add_row(p, &e->metric[i]);
     html_printf(
         &p->out,
-        "</tbody>\n</table>\n<p class=\"fine\">Means over %lld photos with %lld seeds each, "
-        "after %lld updates; below them 95 %% intervals, bootstrapped over photos. Bold: "
+        "</tbody>\n</table>\n<p class=\"fine\">Means over %lld photos with %lld seeds each%s; "
+        "below them 95 %% intervals, bootstrapped over photos. Bold: "
         "the interval of the difference leaves out 0. ↑ more is better, ↓ less is.</p>\n",
-        (long long)e->images, (long long)e->seeds, (long long)e->updates);
+        (long long)e->images, (long long)e->seeds,
+        e->updates < 0 ? ""
+                       : arena_printf(&p->arena, ", after %lld updates", (long long)e->updates));
 }
 
 static void add_glossary(ReportPage *p) {

@@ -5,30 +5,12 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
-
-static Err make_folders(const char *path) {
-    char *copy = strdup(path);
-    die_unless(copy, "run_dir: out of memory");
-    Err err = ERR_OK;
-    for (char *p = copy + 1; !err; p++) {
-        if (*p && *p != '/') continue;
-        char c = *p;
-        *p = 0;
-        if (mkdir(copy, 0700) && errno != EEXIST)
-            err = err_fail(ERR_IO, __FILE__, __LINE__, __func__, "%s: %s", copy, strerror(errno));
-        *p = c;
-        if (!c) break;
-    }
-    free(copy);
-    return err;
-}
+#include "common/base/folder.h"
 
 // The descriptor stays open, in us and in every stage, until the last of us ends.
 static Err lock(const char *path, int wait_s) {
@@ -61,7 +43,7 @@ Err run_dir_write_config(const Config *cfg) {
 }
 
 Err run_dir_make(const char *path, const Config *cfg) {
-    TRY(make_folders(path));
+    TRY(folder_make(path));
     TRY(run_dir_enter(path, 0));
     if (!access("state-0", F_OK) || !access("state-1", F_OK) || !access("metrics.jsonl", F_OK))
         FAIL(ERR_USAGE, "%s holds a run already: `vader resume %s`, or choose another with run=DIR",

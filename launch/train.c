@@ -3,7 +3,6 @@
 #include "launch/train.h"
 
 #include <errno.h>
-#include <libgen.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -177,16 +176,6 @@ static Err become_inline(const Options *opt) {
     FAIL(ERR_IO, "%s: %s", program, strerror(errno));
 }
 
-static char *default_run_dir(const Config *cfg) {
-    char *copy = strdup(cfg->file), *out = NULL;
-    die_unless(copy, "train: out of memory");
-    char *base = basename(copy), *dot = strrchr(base, '.');
-    if (dot) *dot = 0;
-    die_unless(asprintf(&out, "runs/%s", base) > 0, "train: out of memory");
-    free(copy);
-    return out;
-}
-
 static Err say_stopped(const char *dir) {
     if (stop_asked) fprintf(stderr, "vader: stopped; `vader resume %s` goes on\n", dir);
     return ERR_OK;
@@ -197,12 +186,11 @@ Err train_main(int argc, char **argv) {
     Config *cfg;
     TRY(parse(&opt, argc, argv));
     TRY(config_load(&cfg, opt.target, opt.set_cnt, opt.set));
-    char *dir = *cfg->run ? strdup(cfg->run) : default_run_dir(cfg);
+    const char *dir = config_run_dir(cfg);
     fprintf(stderr, "vader: run directory %s\n", dir);
     Err err = run_dir_make(dir, cfg);
     if (!err) err = opt.is_inline ? become_inline(&opt) : train(&opt, cfg);
     if (!err) err = say_stopped(dir);
-    free(dir);
     config_free(cfg);
     return err;
 }

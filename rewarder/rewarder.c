@@ -3,10 +3,9 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "common/model/reward.h"
 #include "common/stages/frames.h"
+#include "common/stages/scoring.h"
 #include "common/stages/setup.h"
 #include "common/tensor/grad.h"
 
@@ -21,67 +20,16 @@ typedef struct Rewarder {
     int reward_cnt;
 } Rewarder;
 
-static RewardSpec spec_of(const ConfigReward *r) {
-    static const RewardModel model[] = {[CONFIG_REWARD_VIDEOMAE] = REWARD_VIDEOMAE,
-                                        [CONFIG_REWARD_VJEPA] = REWARD_VJEPA,
-                                        [CONFIG_REWARD_AESTHETIC] = REWARD_AESTHETIC};
-    static const RewardForm form[] = {[CONFIG_FORM_LOG_PROB] = REWARD_LOG_PROB,
-                                      [CONFIG_FORM_PROB] = REWARD_PROB,
-                                      [CONFIG_FORM_SCORE] = REWARD_SCORE,
-                                      [CONFIG_FORM_ABS_TARGET] = REWARD_ABS_TARGET};
-    return (RewardSpec){.model = model[r->model],
-                        .path = r->path,
-                        .head = *r->head ? r->head : NULL,
-                        .weight = r->weight,
-                        .form = form[r->form],
-                        .label = r->label,
-                        .target = r->target,
-                        .scale = r->scale,
-                        .fit = r->resize == CONFIG_RESIZE_CROP ? PIXELS_CROP : PIXELS_SQUASH,
-                        .antialias = r->antialias,
-                        .sum_frames = r->per_frame == CONFIG_PER_FRAME_SUM};
-}
-
-static Err open_rewards(Rewarder *r, const Config *cfg, int64_t scored) {
-    static const VjepaGradient gradient[] = {[CONFIG_VJEPA_STOP_TARGET] = VJEPA_STOP_TARGET,
-                                             [CONFIG_VJEPA_FULL] = VJEPA_FULL,
-                                             [CONFIG_VJEPA_TARGET_ONLY] = VJEPA_TARGET_ONLY,
-                                             [CONFIG_VJEPA_SEGMENTED] = VJEPA_SEGMENTED};
-    RewardSpec spec[CONFIG_REWARDS_MAX];
-    RewardVideo video = {
-        .frames = scored, .segments = cfg->segments, .gradient = gradient[cfg->vjepa_gradient]};
-    if (!strcmp(cfg->vjepa_windows, "linspace")) {
-        video.windows = REWARD_LINSPACE;
-    } else if (!strncmp(cfg->vjepa_windows, "slide", 5)) {
-        video.windows = REWARD_SLIDE;
-        video.slide = atoll(cfg->vjepa_windows + 5);
-    }
-    for (int i = 0; i < cfg->reward_cnt; i++) spec[i] = spec_of(&cfg->reward[i]);
-    r->reward_cnt = cfg->reward_cnt;
-    return reward_open(&r->rewards, spec, cfg->reward_cnt, &video);
-}
-
-// Without the repeated frame at each seam: frame 0 of every segment but the first.
-static Tensor *drop_seams(Graph *g, Tensor *frames, int64_t segments, int64_t each) {
-    for (int64_t s = segments - 1; s > 0 && frames; s--) {
-        int64_t len = frames->shape.dim[1], at = s * each;
-        Tensor *part[2] = {op_slice(g, frames, 1, 0, at),
-                           op_slice(g, frames, 1, at + 1, len - at - 1)};
-        frames = op_concat(g, 1, 2, part);
-    }
-    return frames;
-}
-
 static Err build(Rewarder *r, const Config *cfg) {
     int64_t each = frames_scored(cfg), all = each * cfg->segments;
-    bool drop = cfg->seam == CONFIG_SEAM_DROP_FIRST;
-    TRY(open_rewards(r, cfg, drop ? all - (cfg->segments - 1) : all));
+    TRY(scoring_open(&r->rewards, cfg, each));
+    r->reward_cnt = cfg->reward_cnt;
     Graph *g = r->graph = graph_new();
     r->frames = graph_input(g, "frames", DTYPE_F32, SHAPE(1, all, cfg->height, cfg->width, 3));
-    Tensor *kept = drop ? drop_seams(g, r->frames, cfg->segments, each) : r->frames;
+    Tensor *kept = scoring_frames(g, cfg, r->frames);
     TRY(graph_check(g));
     TRY(reward_build(r->rewards, g, kept, cfg->recompute, &r->out));
-    if (drop) {
+    if (kept != r->frames) {
         Tensor *wrt[] = {r->frames}, *out[] = {kept}, *cot[] = {r->out.d_frames}, *dx[1];
         TRY(grad_build(g, 1, out, cot, 1, wrt, dx));
         r->out.d_frames = dx[0];
@@ -103,7 +51,6 @@ static void rewarder_close(void *self) {
 }
 
 static Err open_models(Rewarder *r, const Config *cfg, bool dry, FILE *table, StagePlan *plan) {
-    if (!cfg->reward_cnt) FAIL(ERR_USAGE, "%s: no reward is given", cfg->file);
     TRY(setup_backend(&r->be, cfg, STAGE_REWARDER));
     TRY(build(r, cfg));
     TRY(setup_plan(&r->plan, r->graph, r->be, cfg, dry, "rewards and their gradient", table));

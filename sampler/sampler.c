@@ -74,12 +74,17 @@ static Err sampler_open(const Config *cfg, int replica, bool dry, FILE *table, v
     return ERR_OK;
 }
 
-// The image embedding of the segment, into its section.
-static Err embed(Sampler *s, StageCtx *ctx, const StageStep *step) {
-    TRY(plan_bind(s->plan, s->image,
-                  (void *)(uintptr_t)stage_read(ctx, SECTION_PIXELS, step->slot, step->segment)));
-    TRY(plan_bind(s->plan, s->embed, stage_write(ctx, SECTION_EMBED, step->slot, step->segment)));
+Lora *sampler_lora(void *self) { return ((Sampler *)self)->denoiser->lora; }
+
+Err sampler_embed(void *self, const float *pixels, float *embedding) {
+    Sampler *s = self;
+    TRY(plan_bind(s->plan, s->image, (void *)(uintptr_t)pixels));
+    TRY(plan_bind(s->plan, s->embed, embedding));
     return plan_run(s->plan);
+}
+
+int64_t sampler_embed_dim(const void *self) {
+    return ((const Sampler *)self)->denoiser->spec.context_dim;
 }
 
 // x = sigma_max * normal, in the order that the name of the noise fixes.
@@ -93,9 +98,9 @@ static void draw_latents(Sampler *s, const DenoiseJob *job) {
 }
 
 // The adapter of a sample: a version on the board, none for previews of the base model, or without a board
-// (`vader sample`) the one that was opened.
+// (`vader sample`, `vader eval`) the one that was opened.
 static const float *theta_of(const Sampler *s, StageCtx *ctx, const StageStep *step) {
-    if (step->header->purpose == SLOT_PREVIEW && !step->header->tuned) return s->no_theta;
+    if (step->header->purpose != SLOT_TRAIN && !step->header->tuned) return s->no_theta;
     Board *board = stage_board(ctx);
     return board ? board_theta(board, step->version) : lora_theta(s->denoiser->lora);
 }
@@ -106,7 +111,8 @@ static Err sampler_sample(void *self, StageCtx *ctx, const StageStep *step) {
     size_t bytes = (size_t)d->latent_cnt * sizeof(float);
     const float *theta = theta_of(s, ctx, step);
     float ids[3];
-    TRY(embed(s, ctx, step));
+    TRY(sampler_embed(s, stage_read(ctx, SECTION_PIXELS, step->slot, step->segment),
+                      stage_write(ctx, SECTION_EMBED, step->slot, step->segment)));
     TRY(denoiser_use(d, theta, step->version));
     denoiser_ids(d, ids);
     DenoiseConditioning c = {.image = stage_read(ctx, SECTION_COND, step->slot, step->segment),
@@ -117,10 +123,10 @@ static Err sampler_sample(void *self, StageCtx *ctx, const StageStep *step) {
     draw_latents(s, &job);
     TRY(denoise_run(&d->step, d->step_plan, &job, 0, job.window.first, s->x, NULL));
     memcpy(stage_write(ctx, SECTION_X_K, step->slot, step->segment), s->x, bytes);
-    bool ahead = stage_run(ctx)->state->sampler_handover || step->header->purpose == SLOT_PREVIEW;
+    bool ahead = stage_run(ctx)->state->sampler_handover || step->header->purpose != SLOT_TRAIN;
     if (!ahead) return ERR_OK;
     DenoiseJob whole = job; // a preview is an ordinary sample: no window, no early estimate
-    if (step->header->purpose == SLOT_PREVIEW) whole.window = (DiffusionWindow){0};
+    if (step->header->purpose != SLOT_TRAIN) whole.window = (DiffusionWindow){0};
     TRY(denoise_run(&d->step, d->step_plan, &whole, job.window.first,
                     diffusion_end(&d->schedule, whole.window), s->x, NULL));
     memcpy(stage_write(ctx, SECTION_X_AHEAD, step->slot, step->segment), s->x, bytes);

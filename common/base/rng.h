@@ -66,9 +66,10 @@ typedef enum RngKind {
     RNG_FRAMES,      // which frames are scored
     RNG_MASKS,       // masked tokens of a reward model
     RNG_DROPOUT,
-    RNG_INIT,  // first values of trainable parameters
-    RNG_ORDER, // which prompt or image a sample takes
-    RNG_TEST,  // tests and benchmarks
+    RNG_INIT,     // first values of trainable parameters
+    RNG_ORDER,    // which prompt or image a sample takes
+    RNG_TEST,     // tests and benchmarks
+    RNG_RESAMPLE, // which values a bootstrap draws
 } RngKind;
 
 // Samples of training, previews and evaluation never share a number.

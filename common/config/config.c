@@ -30,7 +30,7 @@ typedef struct Row {
     double real_default;
     const char *str_default;
     double lo, hi;       // INT, REAL, INTS
-    const char *choices; // ENUM: "a|b"; STR: what it may be, or "path"
+    const char *choices; // ENUM: "a|b"; STR: what it may be, or "path"; STRS: NULL or "path"
 } Row;
 
 #define GROUP(name, text) {.type = ROW_GROUP, .key = #name, .doc = text},
@@ -43,7 +43,7 @@ typedef struct Row {
     {ROW_STR, k, text, offsetof(STRUCT, m), .str_default = d, .choices = c},
 #define ENUM(m, k, d, c, h, text) \
     {ROW_ENUM, k, text, offsetof(STRUCT, m), .int_default = d, .choices = c},
-#define STRS(m, k, d, l, h, text) {ROW_STRS, k, text, offsetof(STRUCT, m)},
+#define STRS(m, k, d, c, h, text) {ROW_STRS, k, text, offsetof(STRUCT, m), .choices = c},
 #define INTS(m, k, d, l, h, text) {ROW_INTS, k, text, offsetof(STRUCT, m), .lo = l, .hi = h},
 
 #define STRUCT Config
@@ -222,11 +222,7 @@ static const char *text_value(Source *src, const Entry *e, bool is_path, const c
     return arena_printf(a, "%s/%s", e->line ? src->dir : src->cwd, text);
 }
 
-static bool names_files(const Row *r) {
-    size_t n = strlen(r->key);
-    return (r->choices && !strcmp(r->choices, "path")) ||
-           (n > 6 && !strcmp(r->key + n - 6, "images"));
-}
+static bool names_files(const Row *r) { return r->choices && !strcmp(r->choices, "path"); }
 
 static Err set_value(Source *src, const Entry *e) {
     const Row *r;
@@ -480,6 +476,14 @@ void config_free(Config *cfg) {
     free(cfg);
 }
 
+const char *config_run_dir(Config *cfg) {
+    if (*cfg->run) return cfg->run;
+    const char *slash = strrchr(cfg->file, '/'), *name = slash ? slash + 1 : cfg->file;
+    const char *dot = strrchr(name, '.');
+    return arena_printf(&cfg->arena, "runs/%.*s", (int)(dot ? dot - name : (long)strlen(name)),
+                        name);
+}
+
 // ---- Writing ----
 
 // Whether YAML takes the character as it is. U+0085, U+2028 and U+2029 end lines there.
@@ -546,8 +550,8 @@ void config_write(const Config *cfg, FILE *out, bool docs) {
             continue;
         }
         if (docs)
-            fprintf(out, "# %s%s%s\n", r->doc, r->choices && strcmp(r->choices, "path") ? ": " : "",
-                    r->choices && strcmp(r->choices, "path") ? r->choices : "");
+            fprintf(out, "# %s%s%s\n", r->doc, r->choices && !names_files(r) ? ": " : "",
+                    r->choices && !names_files(r) ? r->choices : "");
         fprintf(out, "%s: ", r->key);
         write_value(out, r, cfg);
         fputc('\n', out);
@@ -585,7 +589,7 @@ static bool is_loose(const char *key) {
                                         "stages.rewarder.replicas"};
     for (size_t i = 0; i < sizeof loose / sizeof *loose; i++)
         if (!strcmp(key, loose[i])) return true;
-    return !strncmp(key, "preview.", 8) || !strncmp(key, "ckpt.", 5);
+    return !strncmp(key, "preview.", 8) || !strncmp(key, "ckpt.", 5) || !strncmp(key, "eval.", 5);
 }
 
 static char *diff_rows(char *text, const Row *table, int cnt, const void *a, const void *b,

@@ -93,6 +93,9 @@ Err config_load_text(Config **out, const char *label, const char *dir, const cha
                      int set_cnt, const char *const *set);
 void config_free(Config *cfg); // NULL is fine
 
+// The run directory: the key `run`, else runs/<name of the file without its ending>. In the config's arena.
+const char *config_run_dir(Config *cfg);
+
 // Combinations that cannot be run, each with the reason.
 Err config_check(const Config *cfg);
 
@@ -101,7 +104,7 @@ Err config_check(const Config *cfg);
 void config_write(const Config *cfg, FILE *out, bool docs);
 
 // One line per key whose value differs: "optim.lr: 0.0002 -> 0.001" into the arena; "" when none does.
-// `loose` leaves out keys that do not decide the numbers (slots, replicas, run, preview, ckpt, updates).
+// `loose` leaves out keys that do not decide the numbers (slots, replicas, run, preview, ckpt, eval, updates).
 char *config_diff(const Config *a, const Config *b, Arena *arena, bool loose);
 
 // A hash over the keys that decide numbers (those that config_diff keeps when loose).

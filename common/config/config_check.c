@@ -75,6 +75,17 @@ static Err check_vjepa(const Config *c) {
     return ERR_OK;
 }
 
+static Err check_eval(const Config *c) {
+    WANT(!c->eval_images.cnt || !*c->eval_list, "%s: give eval.images or eval.list, not both",
+         c->file);
+    WANT(!c->eval_real.cnt || *c->eval_vjepa,
+         "%s: eval.real is there to compare V-JEPA's loss: eval.vjepa is missing", c->file);
+    WANT(!c->eval_real.cnt || !c->eval_images.cnt || c->eval_real.cnt == c->eval_images.cnt,
+         "%s: eval.real has %d videos, eval.images %d pictures: want one for each", c->file,
+         c->eval_real.cnt, c->eval_images.cnt);
+    return ERR_OK;
+}
+
 Err config_check(const Config *c) {
     WANT(*c->model, "%s: model is missing", c->file);
     WANT(c->data_images.cnt || *c->data_list, "%s: no images: data.images or data.list", c->file);
@@ -97,5 +108,6 @@ Err config_check(const Config *c) {
          "%s: video.seam: drop_first needs at least 2 frames", c->file);
     TRY(check_window(c));
     TRY(check_rewards(c));
-    return check_vjepa(c);
+    TRY(check_vjepa(c));
+    return check_eval(c);
 }

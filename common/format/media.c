@@ -1,4 +1,4 @@
-// media: decoding by magic, Pillow's resampling, PNG and MP4.
+// media: decoding by magic, MP4 in, Pillow's resampling, PNG and MP4 out.
 #include "common/format/media.h"
 
 #include <errno.h>
@@ -128,21 +128,41 @@ static int get_buffer(AVCodecContext *c, AVFrame *f, int flags) {
     return avcodec_default_get_buffer2(c, f, flags);
 }
 
+// A decoder that tells of damage, takes one thread and no more pixels than are allowed.
+static AVCodecContext *careful(const AVCodec *codec, Limit *limit) {
+    AVCodecContext *c = avcodec_alloc_context3(codec);
+    die_unless(c, "media: out of memory");
+    c->thread_count = 1;
+    c->opaque = limit;
+    c->get_buffer2 = get_buffer;
+    c->max_pixels = (int64_t)MEDIA_SIDE_MAX * MEDIA_SIDE_MAX;
+    c->err_recognition = AV_EF_CRCCHECK | AV_EF_BITSTREAM | AV_EF_BUFFER | AV_EF_EXPLODE;
+    return c;
+}
+
+// What came of a decoder's last call. what: "PNG picture".
+static Err check_decoded(const char *label, const char *what, int rc, const Limit *limit,
+                         const AVFrame *frame) {
+    if (limit->width)
+        FAIL(ERR_FORMAT, "%s: %d x %d pixels, want at most %d a side and %d in all", label,
+             limit->width, limit->height, MEDIA_SIDE_MAX, MEDIA_PIXELS_MAX);
+    if (rc < 0) FAIL(ERR_FORMAT, "%s: damaged %s: %s", label, what, reason(rc));
+    if ((frame->flags & AV_FRAME_FLAG_CORRUPT) || frame->decode_error_flags)
+        FAIL(ERR_FORMAT, "%s: damaged %s: %s", label, what, *said ? said : "parts are missing");
+    return ERR_OK;
+}
+
 static Err decode(AVFrame *frame, const Kind *k, const char *label, const uint8_t *padded,
                   size_t len) {
     Err err = ERR_OK;
     Limit limit = {0};
+    char what[32];
     AVPacket *packet = av_packet_alloc();
     AVCodecContext *c = NULL;
     const AVCodec *codec = avcodec_find_decoder(k->codec);
     if (!codec) FAIL_OUT(ERR_DEVICE, "%s: this libav cannot read %s pictures", label, k->name);
-    c = avcodec_alloc_context3(codec);
-    die_unless(packet && c, "media: out of memory");
-    c->thread_count = 1;
-    c->opaque = &limit;
-    c->get_buffer2 = get_buffer;
-    c->max_pixels = (int64_t)MEDIA_SIDE_MAX * MEDIA_SIDE_MAX;
-    c->err_recognition = AV_EF_CRCCHECK | AV_EF_BITSTREAM | AV_EF_BUFFER | AV_EF_EXPLODE;
+    c = careful(codec, &limit);
+    die_unless(packet, "media: out of memory");
     int rc = avcodec_open2(c, codec, NULL);
     packet->data = (uint8_t *)(uintptr_t)padded;
     packet->size = (int)len;
@@ -150,13 +170,8 @@ static Err decode(AVFrame *frame, const Kind *k, const char *label, const uint8_
     if (rc >= 0) rc = avcodec_send_packet(c, packet);
     if (rc >= 0) rc = avcodec_send_packet(c, NULL);
     if (rc >= 0) rc = avcodec_receive_frame(c, frame);
-    if (limit.width)
-        FAIL_OUT(ERR_FORMAT, "%s: %d x %d pixels, want at most %d a side and %d in all", label,
-                 limit.width, limit.height, MEDIA_SIDE_MAX, MEDIA_PIXELS_MAX);
-    if (rc < 0) FAIL_OUT(ERR_FORMAT, "%s: damaged %s picture: %s", label, k->name, reason(rc));
-    if ((frame->flags & AV_FRAME_FLAG_CORRUPT) || frame->decode_error_flags)
-        FAIL_OUT(ERR_FORMAT, "%s: damaged %s picture: %s", label, k->name,
-                 *said ? said : "parts are missing");
+    snprintf(what, sizeof what, "%s picture", k->name);
+    TRY_OUT(check_decoded(label, what, rc, &limit, frame));
 out:
     av_packet_free(&packet);
     avcodec_free_context(&c);
@@ -186,8 +201,9 @@ static Err to_rgb(AVFrame *rgb, const AVFrame *f, const char *label) {
     if (!sws)
         FAIL(ERR_FORMAT, "%s: pixels of kind %s cannot be read", label,
              av_get_pix_fmt_name(format) ? av_get_pix_fmt_name(format) : "unknown");
-    const int *bt601 = sws_getCoefficients(SWS_CS_ITU601);
-    sws_setColorspaceDetails(sws, bt601, full, bt601, 1, 0, 1 << 16, 1 << 16);
+    const int *bt601 = sws_getCoefficients(SWS_CS_ITU601), *from = bt601;
+    if (f->colorspace == AVCOL_SPC_BT709) from = sws_getCoefficients(SWS_CS_ITU709);
+    sws_setColorspaceDetails(sws, from, full, bt601, 1, 0, 1 << 16, 1 << 16);
     int rc =
         av_image_alloc(rgb->data, rgb->linesize, f->width + 32, f->height, AV_PIX_FMT_RGB24, 64);
     if (rc >= 0)
@@ -205,25 +221,32 @@ typedef struct Turn {
 
 static int sign(int32_t fixed) { return fixed > 1 << 15 ? 1 : fixed < -(1 << 15) ? -1 : 0; }
 
-static Turn turn_of(const AVFrame *f) {
+// From a display matrix, if there is one.
+static Turn turn_of(const uint8_t *data, size_t bytes) {
     static const Turn upright = {1, 0, 0, 1};
-    const AVFrameSideData *s = av_frame_get_side_data(f, AV_FRAME_DATA_DISPLAYMATRIX);
     int32_t m[9];
-    if (!s || s->size < sizeof m) return upright;
-    memcpy(m, s->data, sizeof m);
+    if (!data || bytes < sizeof m) return upright;
+    memcpy(m, data, sizeof m);
     Turn t = {sign(m[0]), sign(m[1]), sign(m[3]), sign(m[4])};
     bool straight = t.a && t.d && !t.b && !t.c, across = t.b && t.c && !t.a && !t.d;
     return straight || across ? t : upright;
 }
 
-static void place_pixels(MediaClip *out, const AVFrame *rgb, int width, int height, Turn t) {
-    make(out, 1, t.a ? height : width, t.a ? width : height);
+static Turn turn_of_frame(const AVFrame *f) {
+    const AVFrameSideData *s = av_frame_get_side_data(f, AV_FRAME_DATA_DISPLAYMATRIX);
+    return turn_of(s ? s->data : NULL, s ? s->size : 0);
+}
+
+// Onto a frame of a clip, whose size is that of the picture, turned.
+static void place_pixels(MediaClip *out, int frame, const AVFrame *rgb, int width, int height,
+                         Turn t) {
+    uint8_t *to = out->rgb + (size_t)frame * frame_bytes(out);
     int x0 = t.a < 0 || t.c < 0 ? out->width - 1 : 0, y0 = t.b < 0 || t.d < 0 ? out->height - 1 : 0;
     for (int y = 0; y < height; y++) {
         const uint8_t *row = rgb->data[0] + (ptrdiff_t)y * rgb->linesize[0];
         for (int x = 0; x < width; x++) {
             int px = x0 + t.a * x + t.c * y, py = y0 + t.b * x + t.d * y;
-            memcpy(out->rgb + 3 * ((size_t)py * (size_t)out->width + (size_t)px), row + 3 * x, 3);
+            memcpy(to + 3 * ((size_t)py * (size_t)out->width + (size_t)px), row + 3 * x, 3);
         }
     }
 }
@@ -241,7 +264,9 @@ static Err read_padded(MediaClip *out, const char *label, const uint8_t *padded,
     die_unless(frame, "media: out of memory");
     TRY_OUT(decode(frame, k, label, padded, len));
     TRY_OUT(to_rgb(&rgb, frame, label));
-    place_pixels(out, &rgb, frame->width, frame->height, turn_of(frame));
+    Turn t = turn_of_frame(frame);
+    make(out, 1, t.a ? frame->height : frame->width, t.a ? frame->width : frame->height);
+    place_pixels(out, 0, &rgb, frame->width, frame->height, t);
 out:
     av_freep(&rgb.data[0]);
     av_frame_free(&frame);
@@ -266,7 +291,7 @@ Err media_read_image_bytes(MediaClip *out, const char *label, const void *bytes,
     return err;
 }
 
-static Err load(const char *path, uint8_t **bytes, size_t *len) {
+static Err load(const char *path, const char *what, uint8_t **bytes, size_t *len) {
     struct stat st;
     Err err = ERR_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO must not block
@@ -274,8 +299,8 @@ static Err load(const char *path, uint8_t **bytes, size_t *len) {
     if (fstat(fd, &st)) FAIL_OUT(ERR_IO, "%s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) FAIL_OUT(ERR_FORMAT, "%s: not a file", path);
     if (st.st_size > MEDIA_FILE_BYTES_MAX)
-        FAIL_OUT(ERR_FORMAT, "%s: %lld bytes, want at most %d for a picture", path,
-                 (long long)st.st_size, MEDIA_FILE_BYTES_MAX);
+        FAIL_OUT(ERR_FORMAT, "%s: %lld bytes, want at most %d for a %s", path,
+                 (long long)st.st_size, MEDIA_FILE_BYTES_MAX, what);
     *bytes = padded_room((size_t)st.st_size);
     for (ssize_t n; *len < (size_t)st.st_size; *len += (size_t)n) {
         n = read(fd, *bytes + *len, (size_t)st.st_size - *len);
@@ -290,8 +315,226 @@ out:
 Err media_read_image(MediaClip *out, const char *path) {
     uint8_t *bytes = NULL;
     size_t len = 0;
-    Err err = load(path, &bytes, &len);
+    Err err = load(path, "picture", &bytes, &len);
     if (!err) err = read_padded(out, path, bytes, len);
+    free(bytes);
+    return err;
+}
+
+// ---- Videos in ----
+
+// A video on its way from the bytes of a file to frames.
+typedef struct Reel {
+    const char *label;
+    const uint8_t *bytes;
+    size_t len, at;
+    AVFormatContext *demux;
+    AVCodecContext *dec;
+    AVPacket *packet;
+    AVFrame *frame, rgb;
+    int stream;
+    Turn turn;
+    Limit limit;
+    MediaClip clip; // frames so far; room for `room`
+    int room, frames_max;
+} Reel;
+
+static int reel_read(void *owner, uint8_t *to, int cnt) {
+    Reel *r = owner;
+    size_t left = r->len - r->at, n = left < (size_t)cnt ? left : (size_t)cnt;
+    if (!n) return AVERROR_EOF;
+    memcpy(to, r->bytes + r->at, n);
+    r->at += n;
+    return (int)n;
+}
+
+static int64_t reel_seek(void *owner, int64_t offset, int whence) {
+    Reel *r = owner;
+    if (whence & AVSEEK_SIZE) return (int64_t)r->len;
+    whence &= ~AVSEEK_FORCE;
+    if (whence == SEEK_CUR) offset += (int64_t)r->at;
+    if (whence == SEEK_END) offset += (int64_t)r->len;
+    if (offset < 0 || offset > (int64_t)r->len) return AVERROR(EINVAL);
+    r->at = (size_t)offset;
+    return offset;
+}
+
+// A file that names other files gets none of them.
+static int open_nothing(AVFormatContext *c, AVIOContext **pb, const char *url, int flags,
+                        AVDictionary **options) {
+    return AVERROR(EPERM);
+}
+
+static Err open_demux(Reel *r) {
+    enum { BUFFER = 1 << 15 };
+    uint8_t *buffer = av_malloc(BUFFER);
+    r->demux = avformat_alloc_context();
+    die_unless(buffer && r->demux, "media: out of memory");
+    AVIOContext *io = avio_alloc_context(buffer, BUFFER, 0, r, reel_read, NULL, reel_seek);
+    die_unless(io, "media: out of memory");
+    r->demux->pb = io;
+    r->demux->flags |= AVFMT_FLAG_CUSTOM_IO;
+    r->demux->io_open = open_nothing;
+    int rc = avformat_open_input(&r->demux, NULL, av_find_input_format("mov"), NULL);
+    if (rc >= 0) return ERR_OK; // a failure frees demux, but not its io
+    av_freep(&io->buffer);
+    avio_context_free(&io);
+    FAIL(ERR_FORMAT, "%s: damaged MP4 video: %s", r->label, reason(rc));
+}
+
+static Turn turn_of_stream(const AVStream *s) {
+#if LIBAVCODEC_VERSION_MAJOR >= 61
+    const AVPacketSideData *d = av_packet_side_data_get(
+        s->codecpar->coded_side_data, s->codecpar->nb_coded_side_data, AV_PKT_DATA_DISPLAYMATRIX);
+    return turn_of(d ? d->data : NULL, d ? d->size : 0);
+#else
+    size_t bytes = 0;
+    const uint8_t *data = av_stream_get_side_data(s, AV_PKT_DATA_DISPLAYMATRIX, &bytes);
+    return turn_of(data, bytes);
+#endif
+}
+
+static Err open_stream(Reel *r) {
+    static const enum AVCodecID known[] = {AV_CODEC_ID_H264, AV_CODEC_ID_HEVC, AV_CODEC_ID_MPEG4};
+    r->stream = -1;
+    for (int i = 0; i < (int)r->demux->nb_streams; i++) {
+        AVStream *s = r->demux->streams[i];
+        bool video = s->codecpar->codec_type == AVMEDIA_TYPE_VIDEO &&
+                     !(s->disposition & AV_DISPOSITION_ATTACHED_PIC);
+        if (video && r->stream < 0) r->stream = i;
+        if (i != r->stream) s->discard = AVDISCARD_ALL;
+    }
+    if (r->stream < 0) FAIL(ERR_FORMAT, "%s: there is no video in it", r->label);
+    const AVStream *s = r->demux->streams[r->stream];
+    enum AVCodecID id = s->codecpar->codec_id;
+    bool reads = id == known[0] || id == known[1] || id == known[2];
+    const AVCodec *codec = reads ? avcodec_find_decoder(id) : NULL;
+    if (!codec)
+        FAIL(ERR_FORMAT, "%s: video of kind %s, want H.264, HEVC or MPEG-4", r->label,
+             avcodec_get_name(id));
+    r->turn = turn_of_stream(s);
+    r->dec = careful(codec, &r->limit);
+    int rc = avcodec_parameters_to_context(r->dec, s->codecpar);
+    if (rc >= 0) rc = avcodec_open2(r->dec, codec, NULL);
+    if (rc < 0) FAIL(ERR_FORMAT, "%s: damaged MP4 video: %s", r->label, reason(rc));
+    return ERR_OK;
+}
+
+// The index in front names bytes that must be there; the demultiplexer would end at the first that is not.
+static Err check_whole(const Reel *r) {
+    AVStream *s = r->demux->streams[r->stream];
+    for (int i = 0, cnt = avformat_index_get_entries_count(s); i < cnt; i++) {
+        const AVIndexEntry *e = avformat_index_get_entry(s, i);
+        if (e->pos < 0 || e->size < 0 || (uint64_t)e->pos + (uint64_t)e->size > r->len)
+            FAIL(ERR_FORMAT, "%s: the video is cut short at %zu bytes, in frame %d of %d", r->label,
+                 r->len, i, cnt);
+    }
+    return ERR_OK;
+}
+
+// Room for one more frame of the size that the clip has.
+static Err grow(Reel *r) {
+    MediaClip *c = &r->clip;
+    if (c->frames < r->room) return ERR_OK;
+    int room = r->room ? 2 * r->room : 16;
+    if (room > r->frames_max) room = r->frames_max;
+    if ((uint64_t)room * frame_bytes(c) > MEDIA_CLIP_BYTES_MAX)
+        FAIL(ERR_FORMAT, "%s: %d frames of %d x %d, want at most %lld bytes of pixels", r->label,
+             room, c->width, c->height, (long long)MEDIA_CLIP_BYTES_MAX);
+    uint8_t *rgb = realloc(c->rgb, (size_t)room * frame_bytes(c));
+    die_unless(rgb, "media: out of memory for %d frames of %d x %d", room, c->width, c->height);
+    c->rgb = rgb;
+    r->room = room;
+    return ERR_OK;
+}
+
+static Err take_frame(Reel *r) {
+    MediaClip *c = &r->clip;
+    int across = r->frame->width, down = r->frame->height;
+    int width = r->turn.a ? across : down, height = r->turn.a ? down : across;
+    TRY(check_decoded(r->label, "MP4 video", 0, &r->limit, r->frame));
+    if (!c->frames) c->width = width, c->height = height;
+    if (c->width != width || c->height != height)
+        FAIL(ERR_FORMAT, "%s: frame %d is %d x %d, those before it %d x %d", r->label, c->frames,
+             width, height, c->width, c->height);
+    TRY(grow(r));
+    av_freep(&r->rgb.data[0]);
+    TRY(to_rgb(&r->rgb, r->frame, r->label));
+    place_pixels(c, c->frames++, &r->rgb, across, down, r->turn);
+    return ERR_OK;
+}
+
+// Frames that the decoder has ready.
+static Err drain(Reel *r) {
+    while (r->clip.frames < r->frames_max) {
+        int rc = avcodec_receive_frame(r->dec, r->frame);
+        if (rc == AVERROR(EAGAIN) || rc == AVERROR_EOF) return ERR_OK;
+        if (rc < 0) return check_decoded(r->label, "MP4 video", rc, &r->limit, r->frame);
+        TRY(take_frame(r));
+    }
+    return ERR_OK;
+}
+
+static Err read_frames(Reel *r) {
+    int rc = 0, packets = 0;
+    r->packet = av_packet_alloc();
+    r->frame = av_frame_alloc();
+    die_unless(r->packet && r->frame, "media: out of memory");
+    while (r->clip.frames < r->frames_max && (rc = av_read_frame(r->demux, r->packet)) >= 0) {
+        bool ours = r->packet->stream_index == r->stream;
+        rc = ours ? avcodec_send_packet(r->dec, r->packet) : 0;
+        av_packet_unref(r->packet);
+        if (rc < 0) return check_decoded(r->label, "MP4 video", rc, &r->limit, r->frame);
+        if (++packets > 4 * r->frames_max + 1024) // frames reordered, other streams
+            FAIL(ERR_FORMAT, "%s: %d packets hold %d frames", r->label, packets, r->clip.frames);
+        TRY(drain(r));
+    }
+    if (rc < 0 && rc != AVERROR_EOF)
+        FAIL(ERR_FORMAT, "%s: damaged MP4 video: %s", r->label, reason(rc));
+    if (r->clip.frames < r->frames_max && avcodec_send_packet(r->dec, NULL) >= 0) TRY(drain(r));
+    if (!r->clip.frames) FAIL(ERR_FORMAT, "%s: no frames in it", r->label);
+    return ERR_OK;
+}
+
+static void reel_fini(Reel *r) {
+    if (r->demux) {
+        AVIOContext *io = r->demux->pb;
+        avformat_close_input(&r->demux);
+        av_freep(&io->buffer);
+        avio_context_free(&io);
+    }
+    avcodec_free_context(&r->dec);
+    av_packet_free(&r->packet);
+    av_frame_free(&r->frame);
+    av_freep(&r->rgb.data[0]);
+}
+
+Err media_read_video_bytes(MediaClip *out, const char *label, const void *bytes, size_t len,
+                           int frames_max) {
+    Err err = ERR_OK;
+    Reel r = {.label = label, .bytes = bytes, .len = len, .frames_max = frames_max};
+    die_unless(frames_max >= 1, "media: %d frames wanted", frames_max);
+    if (len < 12 || memcmp(r.bytes + 4, "ftyp", 4))
+        FAIL(ERR_FORMAT, "%s: not a video (want MP4 or MOV)", label);
+    listen();
+    TRY_OUT(open_demux(&r));
+    TRY_OUT(open_stream(&r));
+    TRY_OUT(check_whole(&r));
+    TRY_OUT(read_frames(&r));
+out:
+    reel_fini(&r);
+    if (err)
+        media_clip_fini(&r.clip);
+    else
+        *out = r.clip;
+    return err;
+}
+
+Err media_read_video(MediaClip *out, const char *path, int frames_max) {
+    uint8_t *bytes = NULL;
+    size_t len = 0;
+    Err err = load(path, "video", &bytes, &len);
+    if (!err) err = media_read_video_bytes(out, path, bytes, len, frames_max);
     free(bytes);
     return err;
 }

@@ -1,4 +1,4 @@
-// media: pictures in, PNG pictures and MP4 videos out; the only file that knows libav.
+// media: pictures and videos in, PNG pictures and MP4 videos out; the only file that knows libav.
 //
 // A clip is frames of 8-bit RGB; a picture is a clip of one frame.
 //
@@ -12,11 +12,15 @@
 //     media_clip_fini(&clip);
 //
 // Reading. PNG, JPEG, WebP, BMP, TIFF, GIF (first picture) and PNM, as far as libavcodec has the decoder, told
-// apart by their first bytes; containers and playlists, which may name other files, are never opened. Alpha is
+// apart by their first bytes; playlists and the like, which may name other files, are never opened. Alpha is
 // dropped, 16 bits become 8, a turned JPEG (EXIF) is set upright. Refused with ERR_FORMAT: what is not such a
 // picture, is cut short or damaged, or is larger than MEDIA_SIDE_MAX a side or MEDIA_PIXELS_MAX. PNG and BMP
 // decode to the same bytes everywhere; JPEG and WebP differ from Pillow's by a few levels, because the colour
 // conversions do.
+//
+// Videos: MP4 and MOV with H.264, HEVC or MPEG-4 (part 2), from the first frame on, set upright; sound is passed over.
+// The container is read from memory and opens nothing else. The same bounds hold for each frame, and
+// MEDIA_CLIP_BYTES_MAX for all of them.
 //
 // Resizing is Pillow's Image.resize(LANCZOS), which the pipelines of diffusers use: a = 3, antialiased,
 // horizontal before vertical, weights in 22-bit fixed point, both passes rounded to 8 bits (public source:
@@ -36,6 +40,7 @@ enum {
     MEDIA_PIXELS_MAX = 64 << 20,
     MEDIA_FILE_BYTES_MAX = 256 << 20,
 };
+#define MEDIA_CLIP_BYTES_MAX (4ll << 30)
 
 typedef struct MediaClip {
     int frames, height, width;
@@ -50,6 +55,12 @@ void media_clip_fini(MediaClip *c); // a zeroed one is fine
 Err media_read_image(MediaClip *out, const char *path);
 // The same from memory, which is not kept; label is what messages call it.
 Err media_read_image_bytes(MediaClip *out, const char *label, const void *bytes, size_t len);
+
+// A video's first frames, at most frames_max (>= 1). *out is the caller's to finish. ERR_IO: no such file.
+Err media_read_video(MediaClip *out, const char *path, int frames_max);
+// The same from memory, borrowed for the call.
+Err media_read_video_bytes(MediaClip *out, const char *label, const void *bytes, size_t len,
+                           int frames_max);
 
 // Every frame to width x height; the size it has already: a copy.
 void media_resize(MediaClip *out, const MediaClip *in, int width, int height);

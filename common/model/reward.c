@@ -19,7 +19,7 @@ typedef struct Term {
     ModelPart *part; // videomae
     Params *params;
     VideoMaeConfig videomae;
-    int class_idx;
+    RewardClasses classes;
     Aesthetic *aesthetic;
     Vjepa *vjepa;
     int64_t windows, clip_frames, first_frame; // of V-JEPA
@@ -32,6 +32,7 @@ struct Rewards {
     RewardVideo video;
     int cnt;
     Term term[REWARD_TERMS_MAX];
+    Arena arena; // names of classes
 };
 
 // ---- Opening ----
@@ -48,14 +49,21 @@ static Err check_form(const RewardSpec *s, int i) {
     return ERR_OK;
 }
 
-static Err open_term(Term *t) {
+static Err open_videomae(Term *t, Arena *a) {
+    RewardClasses *c = &t->classes;
+    TRY(model_dir_open(&t->part, t->spec.path, NULL, "VideoMAEForVideoClassification", NULL));
+    TRY(videomae_config(&t->videomae, t->part->config));
+    TRY(videomae_class(t->part->config, t->spec.label, &c->target));
+    c->cnt = t->videomae.labels;
+    c->name = arena_array(a, const char *, c->cnt);
+    TRY(videomae_class_names(t->part->config, &t->videomae, a, c->name));
+    return params_of_part(&t->params, t->part, "");
+}
+
+static Err open_term(Term *t, Arena *a) {
     const RewardSpec *s = &t->spec;
     switch (s->model) {
-    case REWARD_VIDEOMAE:
-        TRY(model_dir_open(&t->part, s->path, NULL, "VideoMAEForVideoClassification", NULL));
-        TRY(videomae_config(&t->videomae, t->part->config));
-        TRY(videomae_class(t->part->config, s->label, &t->class_idx));
-        return params_of_part(&t->params, t->part, "");
+    case REWARD_VIDEOMAE: return open_videomae(t, a);
     case REWARD_AESTHETIC: return aesthetic_open(&t->aesthetic, s->path, s->head);
     case REWARD_VJEPA: return vjepa_open(&t->vjepa, s->path);
     }
@@ -66,7 +74,7 @@ static Err open_all(Rewards *r, const RewardSpec *spec) {
     for (int i = 0; i < r->cnt; i++) {
         r->term[i].spec = spec[i];
         TRY(check_form(&spec[i], i));
-        TRY(open_term(&r->term[i]));
+        TRY(open_term(&r->term[i], &r->arena));
     }
     return ERR_OK;
 }
@@ -96,8 +104,11 @@ void reward_close(Rewards *r) {
         aesthetic_close(r->term[i].aesthetic);
         vjepa_close(r->term[i].vjepa);
     }
+    arena_free(&r->arena);
     free(r);
 }
+
+RewardClasses reward_classes(const Rewards *r, int term) { return r->term[term].classes; }
 
 // ---- Pixels ----
 
@@ -116,15 +127,19 @@ static Tensor *enter(const Rewards *r, const Term *t, Graph *g, Tensor *frames, 
 
 // ---- VideoMAE and aesthetic ----
 
-static void build_videomae(Rewards *r, Term *t, Graph *g, Tensor *frames, bool recompute,
-                           Tensor **term, Tensor **log_prob) {
+static Tensor *build_videomae(Rewards *r, Term *t, Graph *g, Tensor *frames, bool recompute,
+                              Tensor **logits, Tensor **features) {
     int64_t len = frames->shape.dim[1];
     NN nn = {.g = g, .params = t->params};
+    if (len < t->videomae.tubelet)
+        return graph_fail(g, ERR_USAGE, "VideoMAE: %lld frames, want at least %d", (long long)len,
+                          t->videomae.tubelet);
     frames = op_slice(g, frames, 1, 0, len - len % t->videomae.tubelet);
     Tensor *pixels = enter(r, t, g, frames, t->videomae.image, t->videomae.image, false);
-    Tensor *logits = videomae_build(&nn, &t->videomae, recompute, pixels);
-    *log_prob = videomae_log_prob(g, logits, t->class_idx);
-    *term = t->spec.form == REWARD_PROB ? op_unary(g, UNARY_exp, *log_prob) : *log_prob;
+    *features = videomae_features(&nn, &t->videomae, recompute, pixels);
+    *logits = videomae_head(&nn, &t->videomae, *features);
+    Tensor *log_prob = videomae_log_prob(g, *logits, t->classes.target);
+    return t->spec.form == REWARD_PROB ? op_unary(g, UNARY_exp, log_prob) : log_prob;
 }
 
 static Tensor *build_aesthetic(Rewards *r, Term *t, Graph *g, Tensor *frames, bool recompute) {
@@ -251,11 +266,13 @@ static Tensor *constant(Graph *g, const char *name, double x) {
     return graph_weight(g, name, DTYPE_F32, SHAPE(1), data);
 }
 
-static Err build_term(Rewards *r, Term *t, Graph *g, Tensor *frames, bool recompute, Tensor **term,
-                      Tensor **log_prob) {
+static Err build_term(Rewards *r, int i, Graph *g, Tensor *frames, bool recompute,
+                      RewardGraph *out) {
+    Term *t = &r->term[i];
+    Tensor **term = &out->term[i];
     switch (t->spec.model) {
     case REWARD_VIDEOMAE:
-        build_videomae(r, t, g, frames, recompute, term, log_prob);
+        *term = build_videomae(r, t, g, frames, recompute, &out->logits[i], &out->features[i]);
         TRY(graph_check(g));
         return params_finish(t->params);
     case REWARD_AESTHETIC:
@@ -297,7 +314,7 @@ Err reward_build(Rewards *r, Graph *g, Tensor *frames, bool recompute, RewardGra
         FAIL(ERR_SHAPE, "reward: frames are %s, want (1, %lld, H, W, 3)", shape_text(s, text),
              (long long)r->video.frames);
     for (int i = 0; i < r->cnt; i++) {
-        TRY(build_term(r, &r->term[i], g, frames, recompute, &out->term[i], &out->log_prob[i]));
+        TRY(build_term(r, i, g, frames, recompute, out));
         Tensor *weighted = op_affine(g, out->term[i], r->term[i].spec.weight, 0);
         out->total = out->total ? op_add(g, out->total, weighted) : weighted;
     }

@@ -62,7 +62,8 @@ enum { REWARD_TERMS_MAX = 8 };
 typedef struct RewardGraph {
     Tensor *total;                      // (1) R
     Tensor *term[REWARD_TERMS_MAX];     // (1) before weighting
-    Tensor *log_prob[REWARD_TERMS_MAX]; // (1) videomae; else NULL
+    Tensor *logits[REWARD_TERMS_MAX];   // videomae: (1, classes); else NULL
+    Tensor *features[REWARD_TERMS_MAX]; // videomae: (1, width), what its head reads; else NULL
     Tensor *d_frames;                   // dR/dframes, of the frames' shape
 } RewardGraph;
 
@@ -71,6 +72,13 @@ typedef struct Rewards Rewards;
 // Opens all models. Settings that do not go together are ERR_USAGE. Caller closes, after every plan.
 Err reward_open(Rewards **out, const RewardSpec *spec, int cnt, const RewardVideo *video);
 void reward_close(Rewards *r);
+
+// The classes of a videomae term, by number, and the one that is rewarded. Owned by r. cnt 0: another model.
+typedef struct RewardClasses {
+    int cnt, target;
+    const char **name;
+} RewardClasses;
+RewardClasses reward_classes(const Rewards *r, int term);
 
 // Appends everything to g; the tensors of *out are not marked as outputs. frames (1, L, H, W, 3). Checks that
 // no weight is left over. recompute: block by block.

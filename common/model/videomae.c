@@ -124,6 +124,24 @@ Err videomae_class(Json *j, const char *label, int *out) {
          json_label(j), label, json_count(names) - 1);
 }
 
+Err videomae_class_names(Json *j, const VideoMaeConfig *c, Arena *a, const char **name) {
+    Json *names;
+    const char *key, *text;
+    for (int i = 0; i < c->labels; i++) name[i] = arena_printf(a, "%d", i);
+    TRY(json_get_object(j, "id2label", &names));
+    if (!names) return ERR_OK;
+    for (void *it = NULL; (key = json_next(names, &it));) {
+        char *end;
+        long i = strtol(key, &end, 10);
+        TRY(json_want_str(names, key, &text));
+        if (end == key || *end || i < 0 || i >= c->labels)
+            FAIL(ERR_FORMAT, "%s: class number \"%s\", want 0 to %d", json_label(names), key,
+                 c->labels - 1);
+        name[i] = arena_strdup(a, text);
+    }
+    return ERR_OK;
+}
+
 // (L, D), evaluated in double.
 static Tensor *position_table(Graph *g, int64_t tokens, int64_t width) {
     float *t = arena_array(&g->arena, float, tokens *width);
@@ -141,7 +159,7 @@ static Tensor *pool(NN *nn, const VideoMaeConfig *c, Tensor *x) {
     return nn_layernorm(nn, "layernorm", op_slice(nn->g, x, 1, 0, 1), c->eps);
 }
 
-Tensor *videomae_build(NN *nn, const VideoMaeConfig *c, bool recompute, Tensor *pixels) {
+Tensor *videomae_features(NN *nn, const VideoMaeConfig *c, bool recompute, Tensor *pixels) {
     if (!pixels) return NULL;
     char text[96];
     Graph *g = nn->g;
@@ -163,8 +181,15 @@ Tensor *videomae_build(NN *nn, const VideoMaeConfig *c, bool recompute, Tensor *
     x = pool(nn, c, x);
     nn_pop(nn);
     x = op_reshape(g, x, SHAPE(s.dim[0], c->width));
-    if (c->mean_pooling) x = nn_layernorm(nn, "fc_norm", x, 1e-5);
-    return nn_linear(nn, "classifier", x, c->labels, true, NULL);
+    return c->mean_pooling ? nn_layernorm(nn, "fc_norm", x, 1e-5) : x;
+}
+
+Tensor *videomae_head(NN *nn, const VideoMaeConfig *c, Tensor *features) {
+    return nn_linear(nn, "classifier", features, c->labels, true, NULL);
+}
+
+Tensor *videomae_build(NN *nn, const VideoMaeConfig *c, bool recompute, Tensor *pixels) {
+    return videomae_head(nn, c, videomae_features(nn, c, recompute, pixels));
 }
 
 Tensor *videomae_log_prob(Graph *g, Tensor *logits, int class_idx) {

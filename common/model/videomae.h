@@ -31,8 +31,15 @@ Err videomae_config(VideoMaeConfig *out, Json *config);
 // The class that `label` names in the config's id2label (any case), or its number. ERR_USAGE when there is none.
 Err videomae_class(Json *config, const char *label, int *out);
 
+// The names of all classes by number, c->labels of them: those of id2label, the number where it has none. In the arena.
+Err videomae_class_names(Json *config, const VideoMaeConfig *c, Arena *a, const char **name);
+
 // pixels (N, T, image, image, 3), normalised; T a multiple of tubelet -> logits (N, labels).
 Tensor *videomae_build(NN *nn, const VideoMaeConfig *c, bool recompute, Tensor *pixels);
+
+// In two parts: what the head reads, pooled over tokens and normalised (N, width); and the head.
+Tensor *videomae_features(NN *nn, const VideoMaeConfig *c, bool recompute, Tensor *pixels);
+Tensor *videomae_head(NN *nn, const VideoMaeConfig *c, Tensor *features);
 
 // log softmax(logits)[class]: (N). The probability is its exp.
 Tensor *videomae_log_prob(Graph *g, Tensor *logits, int class_idx);

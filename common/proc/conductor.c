@@ -14,6 +14,7 @@
 #include "common/base/log.h"
 #include "common/base/rng.h"
 #include "common/base/strbuf.h"
+#include "common/config/image_list.h"
 
 enum { PATH_BYTES = 4096 };
 
@@ -36,42 +37,7 @@ struct Conductor {
 
 // ---- Images ----
 
-static Err read_list(Conductor *c, const char *path) {
-    FILE *f = fopen(path, "r");
-    if (!f) FAIL(ERR_USAGE, "data.list %s: %s", path, strerror(errno));
-    char line[SLOT_PATH_MAX + 2];
-    const char *slash = strrchr(path, '/');
-    Err err = ERR_OK;
-    c->images.item = arena_array(&c->arena, const char *, CONFIG_LIST_MAX);
-    while (fgets(line, sizeof line, f)) {
-        size_t n = strcspn(line, "\r\n");
-        if (!line[n] && n >= SLOT_PATH_MAX)
-            FAIL_OUT(ERR_USAGE, "%s: a line is longer than %d bytes", path, SLOT_PATH_MAX - 1);
-        line[n] = 0;
-        if (!n || *line == '#') continue;
-        if (c->images.cnt == CONFIG_LIST_MAX)
-            FAIL_OUT(ERR_USAGE, "%s: more than %d images", path, CONFIG_LIST_MAX);
-        c->images.item[c->images.cnt++] =
-            *line == '/' || !slash
-                ? arena_strdup(&c->arena, line)
-                : arena_printf(&c->arena, "%.*s/%s", (int)(slash - path), path, line);
-    }
-    if (!c->images.cnt) FAIL_OUT(ERR_USAGE, "%s: no image paths in it", path);
-out:
-    fclose(f);
-    return err;
-}
-
-static Err check_images(const ConfigStrs *images) {
-    for (int i = 0; i < images->cnt; i++) {
-        if (strlen(images->item[i]) >= SLOT_PATH_MAX)
-            FAIL(ERR_USAGE, "image path of %zu bytes, at most %d: %s", strlen(images->item[i]),
-                 SLOT_PATH_MAX - 1, images->item[i]);
-        if (access(images->item[i], R_OK))
-            FAIL(ERR_USAGE, "image %s: %s", images->item[i], strerror(errno));
-    }
-    return ERR_OK;
-}
+_Static_assert((int)IMAGE_LIST_PATH_MAX == (int)SLOT_PATH_MAX, "a slot holds every image path");
 
 // The image of a training sample: drawn, or the sample's place in a shuffled epoch.
 static const char *image_of(const Conductor *c, uint64_t sample) {
@@ -340,13 +306,10 @@ static Err cut_metrics(const Conductor *c) {
 
 static Err begin(Conductor *c) {
     const Config *cfg = c->cfg;
-    c->images = cfg->data_images;
-    if (*cfg->data_list) TRY(read_list(c, cfg->data_list));
-    TRY(check_images(&c->images));
-    c->preview_images = cfg->preview_images;
-    if (!c->preview_images.cnt)
-        c->preview_images = (ConfigStrs){c->images.cnt < 2 ? c->images.cnt : 2, c->images.item};
-    TRY(check_images(&c->preview_images));
+    TRY(image_list_read(&c->images, &c->arena, "data", &cfg->data_images, cfg->data_list));
+    c->preview_images = (ConfigStrs){c->images.cnt < 2 ? c->images.cnt : 2, c->images.item};
+    if (cfg->preview_images.cnt)
+        TRY(image_list_read(&c->preview_images, &c->arena, "preview", &cfg->preview_images, ""));
     c->reported = arena_array(&c->arena, bool, c->run->state->slot_cnt);
     c->booked = c->start.ledger.version;
     c->next_sample = c->booked * c->run->state->rollouts;

@@ -144,7 +144,7 @@ uint32_t run_slot_count(const Config *cfg) {
 }
 
 const Itinerary *run_itinerary(const Run *run, const Slot *slot) {
-    return slot->header.purpose == SLOT_PREVIEW ? &run->preview : &run->train;
+    return slot->header.purpose == SLOT_TRAIN ? &run->train : &run->preview;
 }
 
 int run_page_index(const Run *run, StageKind stage, int replica) {

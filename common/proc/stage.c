@@ -91,7 +91,7 @@ static Verdict judge(const StageCtx *c, uint32_t idx, Candidate *out) {
     if (!c->run->board) return RUNNABLE;
     uint64_t now = board_version(c->run->board), update = slot->header.update,
              lag = c->run->state->lag;
-    bool preview = slot->header.purpose == SLOT_PREVIEW;
+    bool preview = slot->header.purpose != SLOT_TRAIN;
     switch (out->step.kind) {
     case STEP_SAMPLE:
         out->version = preview ? update : update > lag ? update - lag : 0;
@@ -165,7 +165,7 @@ static void ring_launcher(StageCtx *c, uint32_t slot) {
 static void publish(StageCtx *c, const Candidate *k) {
     const Itinerary *it = run_itinerary(c->run, k->slot);
     uint32_t next = slot_step(k->word) + 1;
-    bool last = next == (uint32_t)it->cnt, preview = k->slot->header.purpose == SLOT_PREVIEW;
+    bool last = next == (uint32_t)it->cnt, preview = k->slot->header.purpose != SLOT_TRAIN;
     atomic_thread_fence(memory_order_seq_cst);
     if (!slot_advance(k->slot, k->word, last && !preview ? ITINERARY_DONE : next)) {
         BUMP(c->page->dropped, 1);

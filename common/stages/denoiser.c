@@ -248,10 +248,8 @@ void denoiser_close(Denoiser *d) {
 DenoiseJob denoiser_job(const Denoiser *d, const SlotHeader *h, uint32_t segment) {
     DenoiseJob job = {.schedule = &d->schedule, .window = d->window};
     job.window.first = h->window_at[segment];
-    job.name = (RngKey){
-        .seed = (uint64_t)d->cfg->seed,
-        .sample = rng_sample(h->purpose == SLOT_PREVIEW ? RNG_PREVIEW : RNG_TRAIN, h->sample),
-        .segment = segment};
+    job.name =
+        (RngKey){.seed = (uint64_t)d->cfg->seed, .sample = slot_rng_sample(h), .segment = segment};
     return job;
 }
 

@@ -22,10 +22,9 @@ int64_t frames_latent(const Config *cfg, const SlotHeader *h, uint32_t segment, 
     if (!strcmp(cfg->grad_frames, "alt")) return 2 * i;
     int64_t n = frames_scored(cfg);
     if (n == cfg->frames) return i;
-    RngStream r = rng_stream((RngKey){
-        .seed = (uint64_t)cfg->seed,
-        .sample = rng_sample(h->purpose == SLOT_PREVIEW ? RNG_PREVIEW : RNG_TRAIN, h->sample),
-        .segment = segment,
-        .use = rng_use(RNG_FRAMES, 0, 0, 0, 0)});
+    RngStream r = rng_stream((RngKey){.seed = (uint64_t)cfg->seed,
+                                      .sample = slot_rng_sample(h),
+                                      .segment = segment,
+                                      .use = rng_use(RNG_FRAMES, 0, 0, 0, 0)});
     return (int64_t)rng_u32_below(&r, (uint32_t)(cfg->frames - n + 1)) + i;
 }

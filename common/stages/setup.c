@@ -4,12 +4,16 @@
 
 #include <sched.h>
 
+int setup_cores(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+}
+
 int setup_threads(const Config *cfg, StageKind stage) {
     const int64_t asked[STAGE_CNT] = {cfg->sampler_threads, cfg->decoder_threads,
                                       cfg->rewarder_threads, cfg->learner_threads};
     if (asked[stage]) return (int)asked[stage];
-    cpu_set_t set;
-    int cores = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    int cores = setup_cores();
     int64_t processes = cfg->sampler_replicas + cfg->decoder_replicas + cfg->rewarder_replicas + 1;
     return cores > processes ? cores / (int)processes : 1;
 }

@@ -7,6 +7,9 @@
 #include "common/proc/stage_plan.h"
 #include "common/tensor/plan.h"
 
+// Cores that this process may use.
+int setup_cores(void);
+
 // Threads of one process of a stage: its key, or the cores we may use divided by all processes, at least 1.
 int setup_threads(const Config *cfg, StageKind stage);
 

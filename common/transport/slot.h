@@ -21,16 +21,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/base/rng.h"
+
 enum { SLOT_LINE = 128, SLOT_PATH_MAX = 1024, SLOT_TERMS_MAX = 8, SLOT_SEGMENTS_MAX = 16 };
 
-typedef enum SlotPurpose { SLOT_TRAIN, SLOT_PREVIEW } SlotPurpose;
+// What a sample is for, which names its chance, too. All but training end with the decoded frames.
+typedef enum SlotPurpose {
+    SLOT_TRAIN = RNG_TRAIN,
+    SLOT_PREVIEW = RNG_PREVIEW,
+    SLOT_EVAL = RNG_EVAL, // `vader eval`; never in a run of several processes
+} SlotPurpose;
 
 // Written by the launcher before publish.
 typedef struct SlotHeader {
     uint64_t sample;  // global over the run; preview samples count in their own space
     uint64_t update;  // sample / B
     uint32_t purpose; // SlotPurpose
-    uint32_t tuned;   // previews: 1 = with the adapter, 0 = base
+    uint32_t tuned;   // not training: 1 = with the adapter, 0 = base
     int32_t window_at[SLOT_SEGMENTS_MAX]; // first step of the window, per segment
     char source[SLOT_PATH_MAX];           // image path or prompt, NUL terminated
 } SlotHeader;
@@ -73,5 +80,10 @@ bool slot_advance(Slot *s, uint64_t from, uint32_t next_step);
 void slot_publish(Slot *s, uint32_t epoch,
                   const SlotHeader *header); // dies unless the slot is DONE
 void slot_reset(Slot *s, uint32_t epoch, uint32_t step);
+
+// The name of the sample's chance: rng_sample of its purpose and number.
+static inline uint64_t slot_rng_sample(const SlotHeader *h) {
+    return rng_sample((RngPhase)h->purpose, h->sample);
+}
 
 #endif

@@ -10,7 +10,7 @@ static const struct {
 } tools[] = {
     {"forward", tool_forward}, {"doctor", tool_doctor}, {"inline", tool_inline},
     {"sample", tool_sample},   {"verify", tool_verify}, {"encode", tool_encode},
-    {"poster", tool_poster},
+    {"poster", tool_poster},   {"eval", tool_eval},
 };
 
 int main(int argc, char **argv) {

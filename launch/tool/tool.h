@@ -14,6 +14,7 @@ Err tool_sample(int argc, char **argv);  // sample.c
 Err tool_verify(int argc, char **argv);  // verify.c
 Err tool_encode(int argc, char **argv);  // encode.c
 Err tool_poster(int argc, char **argv);  // encode.c
+Err tool_eval(int argc, char **argv);    // eval.c
 
 // NAME.mp4 and NAME.png (a sheet of all frames) of a clip. (encode.c)
 Err encode_clip(const MediaClip *clip, const char *name, int fps);

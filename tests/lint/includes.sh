@@ -7,10 +7,11 @@ BEGIN {
     may["itinerary"] = may["config"] = may["trace"] = may["format"] = may["tensor"] = "base"
     may["transport"] = "base itinerary"
     may["model"] = "base format tensor"
+    may["measure"] = "base"
     may["proc"] = "base config trace format transport itinerary"
     may["stages"] = "base config trace format tensor model transport proc itinerary"
     may["stage"] = may["stages"] " stages"
-    may["tool"] = may["stage"] " sampler decoder rewarder learner"
+    may["tool"] = may["stage"] " measure sampler decoder rewarder learner"
     may["launch"] = "base config trace format transport proc itinerary"
 }
 function layer(path, part) {

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Writes tests/common/format/data/media/: pictures as Pillow writes them, and what its Lanczos makes of one.
 
-  make_media.py            needs Pillow (made with 10.4)
+  make_media.py [FFMPEG]   needs Pillow (made with 10.4) and ffmpeg (9.0)
 
 picture.png (41 x 29) and the same as jpg, webp (lossless), bmp, tiff, gif, ppm; small.png, wide.png, large.png are
 picture.png resized to 16 x 12, 61 x 17 and 90 x 70; rgba.png, gray.png, palette.png, deep.png (16 bits) are other kinds;
-turned-N.jpg have EXIF orientation N, upright.png is what all of them show.
+turned-N.jpg have EXIF orientation N, upright.png is what all of them show. video.mp4 is H.264 with sound, video-turned.mp4
+the same with a display matrix and no sound, video-part2.mp4 MPEG-4 part 2; video-sound.mp4 and video-jpeg.mov are refused.
 """
+import subprocess
+import sys
 from pathlib import Path
 
 from PIL import Image
@@ -52,3 +55,30 @@ for n, how in undo.items():
     exif = Image.Exif()
     exif[0x0112] = n
     turned.save(out / f"turned-{n}.jpg", quality=95, subsampling=0, exif=exif)
+
+
+# ---- Videos: a white square that moves over blue, by ffmpeg ----
+def film(name, *options, sound=False, picture=True):
+    size, frames = (48, 32), 6
+    raw = b""
+    for t in range(frames):
+        frame = Image.new("RGB", size, (0, 0, 255))
+        frame.paste((255, 255, 255), (4 + 5 * t, 12, 12 + 5 * t, 20))
+        raw += frame.tobytes()
+    command = [ffmpeg, "-y", "-loglevel", "error"]
+    if picture:
+        command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "48x32", "-r", "7", "-i", "-"]
+    if sound:
+        command += ["-f", "lavfi", "-i", "sine=frequency=440:duration=0.8", "-c:a", "aac", "-b:a", "32k"]
+    command += ["-fflags", "+bitexact", "-flags", "+bitexact", "-map_metadata", "-1", *options, str(out / name)]
+    subprocess.run(command, input=raw, check=True)
+
+
+ffmpeg = sys.argv[1] if len(sys.argv) > 1 else "ffmpeg"
+to709 = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-pix_fmt", "yuv420p", "-colorspace", "bt709", "-color_range", "tv"]
+film("video.mp4", *to709, "-c:v", "libx264", "-crf", "12", "-bf", "2", "-movflags", "+faststart", sound=True)
+film("video-part2.mp4", *to709, "-c:v", "mpeg4", "-q:v", "3")
+film("video-sound.mp4", sound=True, picture=False)
+film("video-jpeg.mov", "-c:v", "mjpeg", "-q:v", "5", "-pix_fmt", "yuvj420p")
+subprocess.run([ffmpeg, "-y", "-loglevel", "error", "-display_rotation:v:0", "90", "-i", str(out / "video.mp4"), "-map", "0:v",
+                "-c", "copy", "-fflags", "+bitexact", "-movflags", "+faststart", str(out / "video-turned.mp4")], check=True)

@@ -1,6 +1,7 @@
 // Configs: what is read, what is refused and with which words, and that writing and reading are inverse.
 #include "common/config/config.h"
 
+#include <dirent.h>
 #include <unistd.h>
 
 #include "tests/test.h"
@@ -57,6 +58,13 @@ TEST(paths_become_absolute) {
     CHECK_STR(cfg->data_images.item[2], "/abs/c.png");
     CHECK_STR(cfg->reward[0].path, "/tmp/vm");
     CHECK_STR(cfg->lora_init, ""); // empty stays empty
+    CHECK_OK(
+        load(BASE "eval: {images: [a.png], real: [a.mp4], vjepa: v}\npreview.images: [b.png]\n"));
+    CHECK_STR(cfg->eval_images.item[0], "/tmp/a.png");
+    CHECK_STR(cfg->eval_real.item[0], "/tmp/a.mp4");
+    CHECK_STR(cfg->eval_vjepa, "/tmp/v");
+    CHECK_STR(cfg->preview_images.item[0], "/tmp/b.png");
+    CHECK_OK(load(BASE));
     CHECK_STR(cfg->reward[0].label, "two");
 }
 
@@ -177,6 +185,9 @@ TEST(what_keys_mean_together) {
         {"vjepa.gradient: segmented", "at least 2 segments"},
         {"vjepa: {gradient: segmented, windows: linspace}", "in order"},
         {"data.list: l.txt", "not both"},
+        {"eval: {images: [a.png], list: l.txt}", "eval.images or eval.list, not both"},
+        {"eval: {images: [a.png], real: [a.mp4]}", "eval.vjepa is missing"},
+        {"eval: {images: [a.png, b.png], real: [a.mp4], vjepa: v}", "want one for each"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char text[512];
@@ -207,6 +218,15 @@ TEST(text_is_unicode) {
                                       "lora.targets=[a,\xff]"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK_ERR(set(bad[i]), ERR_USAGE, "is not UTF-8");
+}
+
+static char *read_text(const char *path, size_t *len) {
+    char *text = calloc(1, 1 << 20);
+    FILE *f = fopen(path, "r");
+    if (!f || !text) abort();
+    *len = fread(text, 1, (1 << 20) - 1, f);
+    fclose(f);
+    return text;
 }
 
 static char *written(const Config *c, bool docs) {
@@ -264,6 +284,50 @@ TEST(docs_stand_before_every_key) {
     free(text);
 }
 
+TEST(run_directories) {
+    static const struct {
+        const char *label, *run;
+    } named[] = {{"a/b/my.conf.yaml", "runs/my.conf"}, {"x", "runs/x"}, {"a.b/x", "runs/x"}};
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++) {
+        Config *c;
+        CHECK_OK(config_load_text(&c, named[i].label, "/", BASE, strlen(BASE), 0, NULL));
+        CHECK_STR(config_run_dir(c), named[i].run);
+        config_free(c);
+    }
+    CHECK_OK(set("run=/elsewhere"));
+    CHECK_STR(config_run_dir(cfg), "/elsewhere");
+}
+
+// Configs that promise every key have every key, with its description as it is now.
+TEST(commented_configs_are_complete) {
+    int complete = 0;
+    DIR *dir = opendir("launch/conf");
+    CHECK(dir);
+    for (struct dirent *e; (e = readdir(dir));) {
+        char path[300];
+        size_t len;
+        if (!strstr(e->d_name, ".yaml")) continue;
+        snprintf(path, sizeof path, "launch/conf/%s", e->d_name);
+        config_free(cfg);
+        cfg = NULL;
+        CHECK_OK(config_load(&cfg, path, 0, NULL));
+        char *text = read_text(path, &len), *all = written(cfg, true), *rest = all, *about = NULL;
+        bool promises = strstr(text, "# Every key is here") || strstr(text, "# ---- The run ----");
+        complete += promises;
+        for (char *line; promises && (line = strsep(&rest, "\n"));) {
+            char key[128], *colon = strchr(line, ':');
+            if (*line == '#') about = line;
+            if (!*line || *line == '#' || *line == ' ' || !strncmp(line, "reward:", 7)) continue;
+            snprintf(key, sizeof key, "\n%s\n%.*s: ", about, (int)(colon - line), line);
+            CHECK_MSG(strstr(text, key), "%s: no%s", path, key);
+        }
+        free(text);
+        free(all);
+    }
+    closedir(dir);
+    CHECK(complete >= 4);
+}
+
 TEST(differences) {
     Arena arena = {0};
     Config *other = NULL;
@@ -290,7 +354,10 @@ TEST(the_hash_sees_what_decides_numbers_and_nothing_else) {
                                        "stages.decoder.replicas=2",
                                        "stages.rewarder.replicas=2",
                                        "preview.every=3",
-                                       "ckpt.every=1"};
+                                       "ckpt.every=1",
+                                       "eval.images=x.png",
+                                       "eval.seeds=9",
+                                       "eval.lora_scale=2"};
     static const char *const other[] = {
         "seed=1",         "optim.lag=1", "stages.learner.threads=2", "reward.0.class=one",
         "window.at=gain", "exact=true",  "model=elsewhere",          "optim.rollouts=2"};

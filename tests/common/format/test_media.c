@@ -276,11 +276,29 @@ static void check_video(const char *path, const MediaClip *want, int fps) {
     avformat_close_input(&f);
 }
 
+// Mean distance of all values of the frames that both have.
+static double mean_distance(const MediaClip *a, const MediaClip *b) {
+    int frames = a->frames < b->frames ? a->frames : b->frames,
+        cnt = frames * a->width * a->height * 3;
+    double sum = 0;
+    for (int i = 0; i < cnt; i++) sum += abs(a->rgb[i] - b->rgb[i]);
+    return sum / cnt;
+}
+
 TEST(mp4_round_trip) {
-    MediaClip c = {0};
+    MediaClip c = {0}, back = {0};
     make_clip(&c, 14, 64, 96);
     CHECK_OK(media_write_mp4(tmp("a.mp4"), &c, 7));
     check_video(tmp("a.mp4"), &c, 7);
+    CHECK_OK(media_read_video(&back, tmp("a.mp4"), 1000));
+    CHECK(back.frames == 14 && back.width == 96 && back.height == 64);
+    CHECK_MSG(mean_distance(&back, &c) < 4, "%.2f levels off", mean_distance(&back, &c));
+    MediaClip first = {0};
+    CHECK_OK(media_read_video(&first, tmp("a.mp4"), 5)); // the first five, the same
+    CHECK_EQ(first.frames, 5);
+    CHECK(!memcmp(first.rgb, back.rgb, 5 * 64 * 96 * 3));
+    media_clip_fini(&first);
+    media_clip_fini(&back);
     media_clip_fini(&c);
     make_clip(&c, 3, 63, 95); // odd sides
     CHECK_OK(media_write_mp4(tmp("odd.mp4"), &c, 30));
@@ -313,4 +331,58 @@ TEST(what_cannot_be_written_leaves_nothing) {
     CHECK_ERR(media_write_mp4(tmp("x.mp4"), &c, 0), ERR_USAGE, "frames per second");
     CHECK(access(tmp("x.mp4"), F_OK) != 0);
     media_clip_fini(&c);
+}
+
+// ---- Videos in ----
+
+// video-turned.mp4 is the other with a display matrix: a quarter turn to the left.
+TEST(videos_of_others) {
+    MediaClip c = {0}, turned = {0};
+    CHECK_OK(media_read_video(&c, DATA "video.mp4", 100)); // H.264 with B frames, and sound
+    CHECK(c.frames == 6 && c.width == 48 && c.height == 32);
+    for (int t = 0; t < 6; t++) { // a white square of 8 x 8 at (4 + 5 t, 12) on blue
+        const uint8_t *p = c.rgb + t * 48 * 32 * 3, *in = p + 3 * (16 * 48 + 8 + 5 * t),
+                      *off = p + 3 * (2 * 48 + 40);
+        CHECK_MSG(in[0] > 225 && in[1] > 225 && in[2] > 225, "frame %d: %d %d %d, want white", t,
+                  in[0], in[1], in[2]);
+        CHECK_MSG(off[0] < 30 && off[1] < 30 && off[2] > 225, "frame %d: %d %d %d, want blue", t,
+                  off[0], off[1], off[2]);
+    }
+    CHECK_OK(media_read_video(&turned, DATA "video-turned.mp4", 2));
+    CHECK(turned.frames == 2 && turned.width == 32 && turned.height == 48);
+    for (int y = 0; y < 48; y++)
+        for (int x = 0; x < 32; x++)
+            CHECK_MSG(!memcmp(turned.rgb + 3 * (y * 32 + x), c.rgb + 3 * (x * 48 + 47 - y), 3),
+                      "(%d, %d)", x, y);
+    media_clip_fini(&c);
+    media_clip_fini(&turned);
+    CHECK_OK(media_read_video(&c, DATA "video-part2.mp4", 100)); // MPEG-4 part 2
+    CHECK(c.frames == 6 && c.width == 48 && c.height == 32);
+    media_clip_fini(&c);
+}
+
+TEST(videos_that_are_refused) {
+    MediaClip c = {0};
+    size_t len;
+    CHECK_ERR(media_read_video(&c, "no/such.mp4", 1), ERR_IO, "no/such.mp4");
+    CHECK_ERR(media_read_video(&c, DATA "picture.png", 1), ERR_FORMAT, "not a video");
+    CHECK_ERR(media_read_image(&c, DATA "video.mp4"), ERR_FORMAT, "not a picture");
+    CHECK_ERR(media_read_video(&c, DATA "video-sound.mp4", 1), ERR_FORMAT,
+              "there is no video in it");
+    CHECK_ERR(media_read_video(&c, DATA "video-jpeg.mov", 1), ERR_FORMAT, "kind mjpeg, want H.264");
+    unsigned char *bytes = slurp(DATA "video-turned.mp4", &len); // no sound: every byte counts
+    for (size_t n = 0; n < len; n += 11) {
+        unsigned char *copy = malloc(n + 1); // so that the sanitizer sees the end
+        CHECK(copy);
+        memcpy(copy, bytes, n);
+        Err err = media_read_video_bytes(&c, "cut.mp4", copy, n, 100);
+        free(copy);
+        CHECK_MSG(err == ERR_FORMAT, "cut at %zu of %zu: %s", n, len, err_name(err));
+    }
+    unsigned char *mdat = memmem(bytes, len, "mdat", 4);
+    CHECK(mdat);
+    memset(mdat + 4, 0xff, 200); // the first frame
+    CHECK_ERR(media_read_video_bytes(&c, "x.mp4", bytes, len, 100), ERR_FORMAT, "x.mp4");
+    CHECK(!c.rgb);
+    free(bytes);
 }

@@ -129,6 +129,40 @@ TEST(segmented_gradient_begins_at_the_seam) {
     score_close(&s);
 }
 
+TEST(classes_of_a_classifier) {
+    Rewards *r;
+    RewardSpec spec[] = {VJEPA, VIDEOMAE};
+    CHECK_OK(reward_open(&r, spec, 2, &(RewardVideo){.frames = FRAMES, .segments = 1}));
+    RewardClasses none = reward_classes(r, 0), c = reward_classes(r, 1);
+    CHECK_EQ(none.cnt, 0);
+    CHECK(c.cnt > 4);
+    CHECK_EQ(c.target, 4);
+    CHECK_STR(c.name[4], "LABEL_4");
+    reward_close(r);
+}
+
+// The logits are those that the term is made of; what the head reads is as wide as the tower.
+TEST(logits_and_features) {
+    RewardSpec prob = VIDEOMAE;
+    prob.form = REWARD_PROB;
+    Scored s;
+    CHECK_OK(score_open(&s, "ref", &prob, 1, (RewardVideo){.frames = FRAMES, .segments = 1}));
+    Tensor *logits = s.out.logits[0];
+    RewardClasses c = reward_classes(s.r, 0);
+    CHECK(logits && shape_count(logits->shape) == c.cnt);
+    CHECK(s.out.features[0]->shape.rank == 2 && s.out.features[0]->shape.dim[0] == 1);
+    graph_output(s.g, &logits, "logits");
+    plan_free(s.plan);
+    CHECK_OK(plan_new(&s.plan, s.g, s.be, (PlanOptions){0}));
+    double *x = plan_data(s.plan, s.frames), sum = 0;
+    for (int i = 0; i < CNT; i++) x[i] = pixel(i);
+    CHECK_OK(plan_run(s.plan));
+    const double *l = plan_data(s.plan, logits);
+    for (int i = 0; i < c.cnt; i++) sum += exp(l[i] - l[c.target]);
+    CHECK_NEAR(*(double *)plan_data(s.plan, s.out.term[0]), 1 / sum, 1e-9);
+    score_close(&s);
+}
+
 TEST(refused) {
     Rewards *r;
     RewardSpec spec = VIDEOMAE;
@@ -142,6 +176,12 @@ TEST(refused) {
     spec.path = "tests/golden/videomae_t3";
     CHECK_ERR(reward_open(&r, &spec, 1, &video), ERR_FORMAT,
               "want CLIPVisionModelWithProjection|CLIPModel");
+    {
+        Scored s;
+        CHECK_ERR(score_open(&s, "cpu", &VIDEOMAE, 1, (RewardVideo){.frames = 1, .segments = 1}),
+                  ERR_USAGE, "VideoMAE: 1 frames, want at least 3");
+        score_close(&s);
+    }
     video.segments = 3;
     CHECK_ERR(reward_open(&r, &VIDEOMAE, 1, &video), ERR_USAGE,
               "8 frames are not 3 equal segments");
