@@ -413,8 +413,10 @@ def train_unet(out, svd, data, device, seed, steps, batch, channels, layers, cli
 
 # ---- VideoMAE ----
 
-def new_videomae():
+def new_videomae(resume=None):
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+    if resume:
+        return VideoMAEForVideoClassification.from_pretrained(resume)
     return VideoMAEForVideoClassification(VideoMAEConfig(
         image_size=SIZE, patch_size=16, num_frames=FRAMES, tubelet_size=2, hidden_size=128, num_hidden_layers=4,
         num_attention_heads=4, intermediate_size=512, id2label=dict(enumerate(CLASSES)),
@@ -469,15 +471,13 @@ def start_from_patterns(model, clips, seed, cnt=300):
 
 
 def disturb(frames, rng):
-    """Noise, blur and softness as a generator's clips may have them, for some of the clips."""
-    n = len(frames)
-    kind = torch.randint(4, (n, 1, 1, 1, 1), device=frames.device, generator=rng)
-    amount = torch.rand(n, 1, 1, 1, 1, device=frames.device, generator=rng)
-    noisy = frames + 0.15 * amount * torch.randn_like(frames)
-    soft = F.interpolate(F.avg_pool2d(frames.flatten(0, 1), 2), scale_factor=2, mode="bilinear").unflatten(0, frames.shape[:2])
-    very = F.interpolate(F.avg_pool2d(frames.flatten(0, 1), 4), scale_factor=4, mode="bilinear").unflatten(0, frames.shape[:2])
-    out = torch.where(kind == 1, noisy, torch.where(kind == 2, soft, torch.where(kind == 3, frames + amount * (very - frames), frames)))
-    return out.clamp(-1, 1)
+    """Noise and blur as a generator's clips may have them: a quarter of the clips each, and a quarter as they are."""
+    clear, noisy, soft, blurred = frames.tensor_split(4)
+    amount = torch.rand(len(noisy) + len(blurred), 1, 1, 1, 1, device=frames.device, generator=rng)
+    blur = lambda x, by: F.interpolate(F.avg_pool2d(x.flatten(0, 1), by), scale_factor=by, mode="bilinear").unflatten(0, x.shape[:2])
+    noisy = (noisy + 0.15 * amount[:len(noisy)] * torch.randn_like(noisy)).clamp(-1, 1)
+    blurred = blurred.lerp(blur(blurred, 4), amount[len(noisy):])
+    return torch.cat([clear, noisy, blur(soft, 2), blurred])
 
 
 @torch.no_grad()
@@ -497,46 +497,45 @@ def classify(model, frames):
 @torch.no_grad()
 def classifier_quality(model, data, device, seed):
     bank = Bank(data / "held-out.npy", device, seed)
-    clip, motion, _ = bank.clips(count(350), FRAMES)
+    parts = [bank.clips(min(16, count(352)), FRAMES) for _ in range(max(1, count(352) // 16))]
+    clip, motion = (torch.cat([part[i] for part in parts]) for i in (0, 1))
     right = lambda x: torch.cat([classify(model, c).argmax(1) for c in x.split(100)]).eq(motion).float().mean().item()
     order = torch.argsort(torch.rand(len(clip), FRAMES, device=device, generator=bank.rng), 1)
     shuffled = torch.gather(clip, 1, order.view(*order.shape, 1, 1, 1).expand_as(clip))
     return dict(accuracy=right(clip), accuracy_first_frame_repeated=right(clip[:, :1].expand_as(clip)), accuracy_shuffled=right(shuffled))
 
 
-def train_videomae(out, svd, data, device, seed, steps, batch, limit=None):
+def train_videomae(out, svd, data, device, seed, steps, batch, limit=None, lr=1e-3, resume=None):
     batch = count(batch)
     torch.manual_seed(seed)
     start = time.time()
-    vae = load_svd(svd, device, unet=False)[0] if svd else None
+    vae = load_svd(svd, device, unet=False)[0]
     clips = Clips(data / "clips.pt", device, seed)
-    model = new_videomae().to(device)
+    model = new_videomae(resume).to(device)
     model.videomae.embeddings.position_embeddings = model.videomae.embeddings.position_embeddings.to(device)
     flat_patch_embedding(model)
-    start_from_patterns(model, clips, seed)
+    if not resume:
+        start_from_patterns(model, clips, seed)
     again = []
-    while vae is not None and sum(len(x) for x, _ in again) < count(200):
+    while sum(len(x) for x, _ in again) < count(200):
         again.append(round_trips(clips, vae, count(25)))
-    if again:
-        again = [torch.cat(x) for x in zip(*[(x.half(), m) for x, m in again])]
+    again = [torch.cat(x) for x in zip(*[(x.half(), m) for x, m in again])]
 
     def loss(frames, motion):
         return F.cross_entropy(model(frames).logits.float(), motion, label_smoothing=0.05)
 
     log(f"videomae {seed}: started from patterns in {time.time() - start:.0f} s")
-    run = Run(f"videomae {seed}", model.parameters(), 1e-3, steps, limit and max(1, limit - (time.time() - start)), 0.05)
+    run = Run(f"videomae {seed}", model.parameters(), lr, steps, limit and max(1, limit - (time.time() - start)), 0.05)
     for step in run:
-        frames, motion, _ = clips.draw(batch)
-        if again:
-            pick = torch.randint(len(again[0]), (batch // 2,), device=device)
-            frames = torch.cat([frames[:batch - batch // 2], again[0][pick].float()])
-            motion = torch.cat([motion[:batch - batch // 2], again[1][pick]])
-        run.update(step, loss, normalise(disturb(frames, clips.rng), IMAGENET), motion)
-    model.eval()
+        frames, motion, _ = clips.draw(batch - batch // 4)
+        pick = torch.randint(len(again[0]), (batch // 4,), device=device)
+        frames = torch.cat([disturb(frames, clips.rng), again[0][pick].float()])
+        motion = torch.cat([motion, again[1][pick]])
+        run.update(step, loss, normalise(frames, IMAGENET), motion)
+    model.eval().save_pretrained(out)
     report = dict(classifier_quality(model, data, device, 77), steps=run.done, seed=seed,
                   parameters=sum(p.numel() for p in model.parameters()))
     log("videomae", report)
-    model.save_pretrained(out)
     write_json(str(out) + ".json", report)
 
 
