@@ -140,8 +140,8 @@ demo-long: all## the same over three segments, one after the other, for V-JEPA
 bench-torch: all## the tiny denoiser against PyTorch in the same run (downloads PyTorch into build/)
 	VADER=$(B)/vader tests/bench/torch/run.sh
 
-bench-demo-torch: all## CONF (the demo) against the same run in PyTorch: numbers, time, memory (downloads PyTorch into build/)
-	VADER=$(B)/vader tests/oracle/compare_torch.sh $(or $(CONF),launch/conf/demo.yaml)
+bench-demo-torch: all## DEMO against the same run in PyTorch: numbers, time, memory (downloads PyTorch into build/)
+	VADER=$(B)/vader tests/oracle/compare_torch.sh $(DEMO)
 
 lint: all## what the compiler does not check: folders, names, format
 	@BUILD_DIR=$(B) MODE=$(MODE) tests/run tests/lint/
