@@ -24,7 +24,8 @@
 //
 // Resizing is Pillow's Image.resize(LANCZOS), which the pipelines of diffusers use: a = 3, antialiased,
 // horizontal before vertical, weights in 22-bit fixed point, both passes rounded to 8 bits (public source:
-// Pillow, src/libImaging/Resample.c).
+// Pillow up to 12, src/libImaging/Resample.c; 13 goes vertically first where that is less work, which
+// moves some values by one level).
 //
 // Writing is atomic (atomic_file.h) and gives the same bytes for the same pixels and libav: one thread, no dates.
 #ifndef COMMON_FORMAT_MEDIA_H

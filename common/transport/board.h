@@ -5,7 +5,9 @@
 //   moments      Adam's m and v, twice: those of version v in entry v mod 2
 //   rows         B gradients; sample i's in row i mod B, overwritten, never added to
 //   tags         tag of row r = i + 1 once sample i's gradient is complete there, else older
-//   row notes    what the metrics line needs to know of each sample (its slot may be reused by then)
+//   row notes    what the metrics line needs to know of each sample (its slot may be reused by then); 2 B, sample
+//                i's in i mod 2 B: the launcher reads those of an update until that is durable, while the
+//                learner may already have all gradients of the next one, which it cannot end before
 //   notes        one per version: norms and step of the update that made it
 //
 // Writers. Learner (the one of the group): theta, moments, rows, tags, notes, `version`. Launcher: the

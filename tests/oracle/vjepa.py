@@ -113,9 +113,8 @@ def _linear(w, key, x):
 def _block(w, at, x, heads):
     batch, count, width = x.shape
     qkv = _linear(w, at + "attn.qkv", _norm(w, at + "norm1", x))
-    q, k, v = qkv.reshape(batch, count, 3, heads, width // heads).permute(2, 0, 3, 1, 4)    # (B, A, L, d)
-    p = torch.softmax(q @ k.transpose(-2, -1) * (width // heads) ** -0.5, dim=-1)
-    x = x + _linear(w, at + "attn.proj", (p @ v).transpose(1, 2).reshape(batch, count, width))
+    y = F.scaled_dot_product_attention(*qkv.reshape(batch, count, 3, heads, width // heads).permute(2, 0, 3, 1, 4))    # (B, A, L, d)
+    x = x + _linear(w, at + "attn.proj", y.transpose(1, 2).reshape(batch, count, width))
     return x + _linear(w, at + "mlp.fc2", F.gelu(_linear(w, at + "mlp.fc1", _norm(w, at + "norm2", x))))
 
 
@@ -129,7 +128,8 @@ def encode(w, config, clips, keep=None, tower="encoder"):
     at = tower + ".module.backbone."
     stride = (config["tubelet_size"], config["patch_size"], config["patch_size"])
     x = F.conv3d(clips, w[at + "patch_embed.proj.weight"], w[at + "patch_embed.proj.bias"], stride=stride)
-    x = x.flatten(2).transpose(1, 2) + w[at + "pos_embed"]
+    x = x.flatten(2).transpose(1, 2)
+    x = x + w[at + "pos_embed"][:, :x.shape[1]]         # a short clip has the first time steps
     if keep is not None:
         x = gather(x, keep)
     for i in range(config["depth"]):

@@ -153,6 +153,33 @@ TEST(durable_follows_the_disk) {
     synthetic_close(&s);
 }
 
+// A launcher that comes late, after the stages have done all of the next update that they can without it.
+TEST(metrics_are_of_their_update_however_late_they_are_read) {
+    const char *set[] = {"optim.lag=1", "slots=8", "optim.updates=6"};
+    uint64_t want = whole_run(metrics, 3, set);
+    fresh_dir();
+    CHECK_OK(synthetic_open(&s, dir, false, 3, set));
+    CHECK_OK(synthetic_join(&s));
+    uint64_t ahead = 0; // gradients of an update while the one before it was not booked yet
+    for (ConductorNews news = {0}; !news.done;) {
+        CHECK_OK(conductor_poll(s.conductor, &news));
+        for (bool any = true; any && !test_failed();) {
+            any = false;
+            for (int p = 0; p < s.process_cnt; p++) {
+                bool worked;
+                CHECK_OK(synthetic_poll(&s, p, &worked));
+                any |= worked;
+            }
+        }
+        uint64_t first = board_version(s.run.board) * board_spec(s.run.board)->rollouts;
+        ahead += board_tag(s.run.board, first) == first + 1;
+    }
+    CHECK(ahead >= 4);
+    CHECK_EQ(synthetic_theta(&s), want);
+    synthetic_close(&s);
+    CHECK_STR(content("metrics.jsonl"), metrics);
+}
+
 // Stopped after any number of calls, in any state of the files: going on ends with the same bytes.
 TEST(going_on_from_every_call) {
     const char *set[] = {"optim.lag=1", "slots=3", "video.segments=2"};
