@@ -165,7 +165,7 @@ static Err open_models(Decoder *d, bool dry, FILE *table, StagePlan *sp) {
     note_sizes(d, sp);
     size_t frame = (size_t)d->frame_cnt * sizeof(float),
            hand_over = frame * (size_t)last_chunk(cfg);
-    sp->memory_bytes += frame + hand_over;
+    sp->memory[STAGE_MEMORY_BUFFERS] += frame + hand_over;
     if (dry) return ERR_OK;
     d->noise = aligned_alloc(64, frame);
     d->frames = aligned_alloc(64, hand_over);

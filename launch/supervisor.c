@@ -58,6 +58,18 @@ Err supervisor_sibling(const char *name, char out[PATH_BYTES]) {
     return ERR_OK;
 }
 
+static volatile int signals;
+
+static void on_signal(int sig) { signals++; }
+
+const volatile int *supervisor_catch_signals(void) {
+    struct sigaction sa = {.sa_handler = on_signal};
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return &signals;
+}
+
 // ---- Starting ----
 
 // Between fork and exec: only async-signal-safe calls.

@@ -21,6 +21,9 @@ typedef struct Supervisor Supervisor;
 // "<folder of the running binary>/vader-<name>" into out.
 Err supervisor_sibling(const char *name, char out[4096]);
 
+// From now on SIGINT and SIGTERM are counted: 1 = finish the running steps, 2 = at once. SIGPIPE is ignored.
+const volatile int *supervisor_catch_signals(void);
+
 // Starts all stages of the config in the working directory, which is the run directory, and waits until every
 // one has joined. *stop: a signal handler's flag that ends the wait early.
 Err supervisor_start(Supervisor **out, const Config *cfg, Run *run, Conductor *conductor,

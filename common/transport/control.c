@@ -45,7 +45,8 @@ struct Control {
     uint32_t stage, replica, incarnation;
     Bell bell[BELLS_MAX];
     int bell_cnt;
-    uint64_t refused; // messages that msg_decode did not take
+    uint64_t refused;    // messages that msg_decode did not take
+    uint64_t sent_bytes; // of messages, routing ids apart
     Disturb *disturb;
 };
 
@@ -216,6 +217,7 @@ static Err send_message(Control *c, void *socket, const char *id, const Msg *m) 
     uint8_t bytes[MSG_BYTES_MAX];
     size_t len = msg_encode(m, bytes);
     bool bell = m->kind == MSG_READY; // only what may be lost is disturbed
+    c->sent_bytes += len;
     return c->disturb && bell ? disturbed_send(c->disturb, socket, id, bytes, len)
                               : send_now(socket, id, bytes, len);
 }
@@ -314,6 +316,8 @@ Err control_receive(Control *c, int timeout_ms, Msg *m, bool *got) {
         if (item[i].revents & ZMQ_POLLIN) *got = receive_from(c, item[i].socket, m);
     return ERR_OK;
 }
+
+uint64_t control_sent_bytes(const Control *c) { return c->sent_bytes; }
 
 int control_fd(Control *c) {
     int fd = -1;

@@ -61,6 +61,8 @@ Err control_send(Control *c, const Msg *m);
 Err control_receive(Control *c, int timeout_ms, Msg *m, bool *got);
 // Rings a stage's inbox; drops silently.
 void control_ring(Control *c, StageKind stage, uint32_t replica, uint32_t slot, uint64_t epoch);
+// Bytes of all messages sent so far: what passes between processes besides shared memory.
+uint64_t control_sent_bytes(const Control *c);
 // A descriptor that polls readable when control_receive may have something (launcher: for its own poll loop).
 int control_fd(Control *c);
 

@@ -335,6 +335,18 @@ TEST(slots_and_replicas_change_nothing) {
     for (int i = 1; i < 4 && !test_failed(); i++) CHECK_EQ(reference(3, set[i]), want);
 }
 
+// What a process tells another is where to look: the bytes of its messages do not depend on those of a section.
+static void check_messages(void) {
+    uint64_t bytes = 0, steps = 0;
+    for (int i = 0; i <= run_page_index(&s.run, STAGE_LEARNER, 0); i++) {
+        bytes += s.run.page[i].sent_bytes;
+        for (int k = 0; k < STEP_CNT; k++) steps += s.run.page[i].steps[k];
+    }
+    CHECK(steps >= 5 * 3 * 14 && bytes > 0);
+    CHECK_MSG(bytes <= 64 * steps, "%llu bytes of messages for %llu steps",
+              (unsigned long long)bytes, (unsigned long long)steps);
+}
+
 TEST(processes_compute_what_one_process_does) {
     const char *set[] = {"optim.lag=1",
                          "slots=6",
@@ -351,6 +363,7 @@ TEST(processes_compute_what_one_process_does) {
         CHECK_OK(synthetic_processes(&s));
         CHECK_EQ(atomic_load(&s.shared->mistakes), 0);
         CHECK_EQ(synthetic_theta(&s), want);
+        check_messages();
         synthetic_close(&s);
     }
 }
