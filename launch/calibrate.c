@@ -60,7 +60,7 @@ Err calibrate(Calibration *out, const Config *cfg, const GroupPlan *plan,
     TRY_OUT(drive(group, conductor, stop));
     read_pages(&run, out);
 out:
-    supervisor_stop(group, err != ERR_OK, stop);
+    supervisor_stop(group, err != ERR_OK);
     conductor_free(conductor);
     run_leave(&run);
     return err;

@@ -25,7 +25,8 @@ Err supervisor_sibling(const char *name, char out[4096]);
 const volatile int *supervisor_catch_signals(void);
 
 // Starts all stages of the config in the working directory, which is the run directory, and waits until every
-// one has joined. *stop: a signal handler's flag that ends the wait early.
+// one has joined. *stop: a signal handler's count, watched as long as the group lives: it ends every wait early, and
+// above 1 kills. NULL: none.
 Err supervisor_start(Supervisor **out, const Config *cfg, Run *run, Conductor *conductor,
                      const char *fault, const volatile int *stop);
 
@@ -38,6 +39,6 @@ int supervisor_restarts(const Supervisor *s);
 
 // Ends all stages: asks (they finish their step), or kills at once. Returns when none is left; err_text stays
 // what it was. Frees s; NULL is fine.
-void supervisor_stop(Supervisor *s, bool kill_now, const volatile int *stop);
+void supervisor_stop(Supervisor *s, bool kill_now);
 
 #endif

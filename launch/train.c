@@ -145,7 +145,7 @@ static Err train(const Options *opt, Config *cfg) {
     stop_asked = supervisor_catch_signals();
     Err err = prepare(&t);
     if (!err) err = drive(&t);
-    if (t.group) supervisor_stop(t.group, err != ERR_OK, stop_asked);
+    if (t.group) supervisor_stop(t.group, err != ERR_OK);
     preview_free(t.previews);
     recorder_free(t.recorder, err ? "failed" : *stop_asked ? "stopped" : "ended");
     conductor_free(t.conductor);

@@ -72,14 +72,40 @@ refused_limited() { # KiB, text
 }
 refused_limited 100 "shared memory wanted"
 if unshare -m true 2>/dev/null; then
-    unshare -m bash -c "mount -t tmpfs -o size=1m none /dev/shm && exec '$VADER' train $CONF run='$TMPDIR/shm'" \
+    apart() { unshare -m "$@"; }
+elif unshare -rm true 2>/dev/null; then
+    apart() { unshare -rm "$@"; }
+else
+    apart() { return 99; }
+    echo "no mount namespaces here: a full /dev/shm is tried by the limit on file sizes only, a full disk by test_ledger"
+fi
+if apart true; then
+    apart bash -c "mount -t tmpfs -o size=1m none /dev/shm && exec '$VADER' train $CONF run='$TMPDIR/shm'" \
         >"$TMPDIR/refused.log" 2>&1
     [ $? = 1 ] && grep -q "of shared memory wanted, /dev/shm has .* free" "$TMPDIR/refused.log" ||
         fail "a full /dev/shm: $(tail -n 2 "$TMPDIR/refused.log")"
-    unshare -m bash -c "mkdir -p '$TMPDIR/disk' && mount -t tmpfs -o size=300k none '$TMPDIR/disk' &&
+    apart bash -c "mkdir -p '$TMPDIR/disk' && mount -t tmpfs -o size=300k none '$TMPDIR/disk' &&
         exec '$VADER' train $CONF run='$TMPDIR/disk/run'" >"$TMPDIR/refused.log" 2>&1
     [ $? = 1 ] && grep -qi "no space" "$TMPDIR/refused.log" || fail "a full disk: $(tail -n 2 "$TMPDIR/refused.log")"
     nothing_left
+
+    # It fills up while the run goes on; with room again the run goes on from its last update.
+    train ref8 --inline optim.updates=8
+    apart bash -c "
+        . tests/pipeline/lib.sh
+        mkdir -p '$TMPDIR/filling' && mount -t tmpfs -o size=4m none '$TMPDIR/filling' || exit 1
+        '$VADER' train $CONF run='$TMPDIR/filling/run' optim.updates=8 preview.every=2 --fault delay:1:20000 >'$TMPDIR/refused.log' 2>&1 &
+        until_true 60 has_updates filling/run 2 || exit 2
+        cat /dev/zero >'$TMPDIR/filling/ballast' 2>/dev/null
+        wait \$!
+        [ \$? = 1 ] || exit 3
+        nothing_left
+        rm '$TMPDIR/filling/ballast'
+        '$VADER' resume '$TMPDIR/filling/run' >'$TMPDIR/resumed.log' 2>&1 || exit 4
+        mkdir '$TMPDIR/filled' && cp '$TMPDIR/filling/run/'* '$TMPDIR/filled/' 2>/dev/null
+        exit \$failed" || fail "a disk that fills up: step $?: $(tail -n 2 "$TMPDIR/refused.log" "$TMPDIR/resumed.log")"
+    grep -qi "no space" "$TMPDIR/refused.log" || fail "a disk that fills up: $(tail -n 2 "$TMPDIR/refused.log")"
+    same filled ref8
 fi
 
 # A run directory that is too deep for sockets is none of our user's business: they are relative
