@@ -8,7 +8,7 @@
 #include "launch/group_plan.h"
 
 typedef struct Calibration {
-    double step_s[STEP_CNT + 1];    // of one segment, the mean over segments; [STEP_CNT]: the update
+    double step_s[STEP_CNT + 1]; // of one segment, the mean over segments; [STEP_CNT]: the update
     uint64_t peak_bytes[STAGE_CNT]; // resident, of one process, what it shares included
 } Calibration;
 
