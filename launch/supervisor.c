@@ -73,6 +73,22 @@ const volatile int *supervisor_catch_signals(void) {
     return &signals;
 }
 
+void supervisor_last_words(const char *log, char *out, size_t size) {
+    FILE *f = fopen(log, "r");
+    bool ours = false;
+    snprintf(out, size, "no message (%s)", log);
+    if (!f) return;
+    for (char line[2048]; fgets(line, sizeof line, f);) {
+        bool prefix = !strncmp(line, "vader: ", 7),
+             frame = strstr(line, "[0x") || strstr(line, ": died of SIG");
+        if (*line == '\n' || (!prefix && (ours || frame))) continue;
+        ours = prefix;
+        const char *text = line + (prefix ? 7 : 0);
+        snprintf(out, size, "%.*s", (int)strcspn(text, "\n"), text);
+    }
+    fclose(f);
+}
+
 // ---- Starting ----
 
 // Between fork and exec: only async-signal-safe calls.
@@ -197,27 +213,15 @@ static bool reap(Child *c, int *status) {
     return true;
 }
 
-static Err last_log_line(const Child *c, char *out, size_t size) {
-    char path[64];
-    snprintf(path, sizeof path, "log/%s.%d.log", itinerary_stage_name(c->stage), c->replica);
-    FILE *f = fopen(path, "r");
-    *out = 0;
-    if (!f) return ERR_OK;
-    for (char line[1024]; fgets(line, sizeof line, f);)
-        if (!strncmp(line, "vader: ", 7))
-            snprintf(out, size, "%.*s", (int)strcspn(line, "\n") - 7, line + 7);
-    fclose(f);
-    return ERR_OK;
-}
-
 static Err failed_by_itself(const Child *c, int status) {
-    char text[1024];
-    if (c->reported)
-        FAIL(c->report_code, "%s.%d: %s", itinerary_stage_name(c->stage), c->replica, c->report);
-    last_log_line(c, text, sizeof text);
-    FAIL(WEXITSTATUS(status) == 2 ? ERR_USAGE : ERR_PEER, "%s.%d ended with status %d: %s",
-         itinerary_stage_name(c->stage), c->replica, WEXITSTATUS(status),
-         *text ? text : "no message");
+    char path[64], text[1024];
+    const char *name = itinerary_stage_name(c->stage);
+    if (c->reported) FAIL(c->report_code, "%s.%d: %s", name, c->replica, c->report);
+    snprintf(path, sizeof path, "log/%s.%d.log", name, c->replica);
+    supervisor_last_words(path, text, sizeof text);
+    if (WIFSIGNALED(status)) FAIL(ERR_PEER, "%s.%d gave up: %s", name, c->replica, text);
+    FAIL(WEXITSTATUS(status) == 2 ? ERR_USAGE : ERR_PEER, "%s.%d ended with status %d: %s", name,
+         c->replica, WEXITSTATUS(status), text);
 }
 
 // Where it died, and whether that has happened too often.
@@ -244,7 +248,8 @@ static Err collect_deaths(Supervisor *s, bool *died) {
         int status;
         if (!reap(c, &status)) continue;
         TRY(read_messages(s)); // its report may have come with its end
-        if (WIFEXITED(status)) return failed_by_itself(c, status);
+        // An abort is its own decision: a broken invariant, no memory. All other signals came from outside.
+        if (WIFEXITED(status) || WTERMSIG(status) == SIGABRT) return failed_by_itself(c, status);
         TRY(note_death(s, c, WTERMSIG(status)));
         *died = true;
     }

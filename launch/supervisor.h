@@ -12,6 +12,7 @@
 #define LAUNCH_SUPERVISOR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "common/proc/conductor.h"
 #include "common/proc/run.h"
@@ -20,6 +21,10 @@ typedef struct Supervisor Supervisor;
 
 // "<folder of the running binary>/vader-<name>" into out.
 Err supervisor_sibling(const char *name, char out[4096]);
+
+// What a process said last, from its log: the last line that begins with our name, else the last one that is no frame of
+// a backtrace; "no message (LOG)" if there is none.
+void supervisor_last_words(const char *log, char *out, size_t size);
 
 // From now on SIGINT and SIGTERM are counted: 1 = finish the running steps, 2 = at once. SIGPIPE is ignored.
 const volatile int *supervisor_catch_signals(void);

@@ -85,6 +85,8 @@ typedef struct Run {
     Itinerary train, preview;
 } Run;
 
+// Bytes of all segments together.
+uint64_t run_shared_bytes(const Config *cfg, const SectionTable *table, const BoardSpec *board);
 // Makes and formats everything; slots start DONE in epoch 1. board may be NULL (sampling only).
 Err run_create(Run *run, const Config *cfg, const SectionTable *table, const BoardSpec *board,
                const BoardModule *modules);

@@ -114,7 +114,8 @@ Err tool_inline(int argc, char **argv) {
     for (int i = 2; i + 1 < argc; i++)
         if (!strcmp(argv[i], "--fault")) fault = argv[i + 1];
     TRY(config_load(&cfg, "config.yaml", 0, NULL));
-    Err err = inline_run(cfg, resume, fault, true);
+    Err err = decoder_check_images(cfg);
+    if (!err) err = inline_run(cfg, resume, fault, true);
     config_free(cfg);
     return err;
 }

@@ -29,9 +29,17 @@ copy_model
 sed -i 's/"cross_attention_dim": 32/"cross_attention_dim": 48/' "$bad/unet/config.json"
 refused 2 "unet" model="$bad"
 head -c 5000 /dev/urandom >"$TMPDIR/noise.png"
-refused 1 "noise.png" data.images="$TMPDIR/noise.png"
+refused 2 "noise.png: not a picture" data.images="$TMPDIR/noise.png"
+refused 2 "noise.png: not a picture" preview.images="$TMPDIR/noise.png"
+refused 2 "noise.png: not a picture" data.images="$TMPDIR/noise.png" --inline
 head -c 300 tests/data/pictures/dawn.png >"$TMPDIR/torn.png"
-refused 1 "torn.png" data.images="$TMPDIR/torn.png"
+refused 2 "torn.png" data.images="$TMPDIR/torn.png"
+echo "$TMPDIR/torn.png" >"$TMPDIR/list.txt"
+refused 2 "torn.png" data.images= data.list="$TMPDIR/list.txt"
+refused 2 "needs a video of at least 2 frames" video.frames=1
+refused 2 "V-JEPA: 1 frames, want at least 2" video.frames=1 reward.0.{model=vjepa,path=tests/data/tiny-vjepa,form=score}
+# Nothing was begun: no stage has a log
+for f in "$TMPDIR"/refused/log/*; do case $f in */plan.*) ;; *) fail "$f: a stage was started" ;; esac; done
 
 # NaN among the weights: the last number of the file is a half
 nan_in() { # part, file
@@ -56,6 +64,20 @@ refused 1 "learner.0 died 4 times" --fault crash:update@1:after
 "$VADER" resume "$TMPDIR/refused" >"$TMPDIR/resumed.log" 2>&1 || fail "going on: $(tail -n 2 "$TMPDIR/resumed.log")"
 train ref --inline
 same refused ref
+
+# No memory: whatever is refused first, by whom, it is one message and no restart
+for kib in 60000 100000 140000 170000 190000 210000; do
+    (
+        ulimit -v $kib
+        exec "$VADER" train "$CONF" run="$TMPDIR/limited" optim.updates=1
+    ) >"$TMPDIR/refused.log" 2>&1
+    got=$?
+    [ $got = 0 ] || grep -q "^vader: .* died of signal" "$TMPDIR/refused.log" && fail "$kib KiB: $(cat "$TMPDIR/refused.log")"
+    [ $got = 0 ] || grep -v "run directory" "$TMPDIR/refused.log" | grep -q "^vader: ..*: ..*" ||
+        fail "$kib KiB, status $got: $(cat "$TMPDIR/refused.log")"
+    rm -rf "$TMPDIR/limited"
+    nothing_left
+done
 
 # No room: files, shared memory
 refused_limited() { # KiB, text
@@ -82,7 +104,7 @@ fi
 if apart true; then
     apart bash -c "mount -t tmpfs -o size=1m none /dev/shm && exec '$VADER' train $CONF run='$TMPDIR/shm'" \
         >"$TMPDIR/refused.log" 2>&1
-    [ $? = 1 ] && grep -q "of shared memory wanted, /dev/shm has .* free" "$TMPDIR/refused.log" ||
+    [ $? = 2 ] && grep -q "MiB of shared memory, /dev/shm has .* free" "$TMPDIR/refused.log" ||
         fail "a full /dev/shm: $(tail -n 2 "$TMPDIR/refused.log")"
     apart bash -c "mkdir -p '$TMPDIR/disk' && mount -t tmpfs -o size=300k none '$TMPDIR/disk' &&
         exec '$VADER' train $CONF run='$TMPDIR/disk/run'" >"$TMPDIR/refused.log" 2>&1
