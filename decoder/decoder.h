@@ -11,8 +11,4 @@
 
 extern const Stage decoder_stage;
 
-// Reads every image that the config names: ERR_USAGE for one that is no picture. Part of the stage's plan; a run
-// without one (--inline) asks for itself.
-Err decoder_check_images(const Config *cfg);
-
 #endif

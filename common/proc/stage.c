@@ -109,7 +109,7 @@ static Verdict judge(const StageCtx *c, uint32_t idx, Candidate *out) {
 
 static ItineraryTurn turn_of(const Candidate *c) {
     const SlotHeader *h = &c->slot->header;
-    return (ItineraryTurn){h->update, h->sample, h->purpose == SLOT_PREVIEW, c->step.kind,
+    return (ItineraryTurn){h->update, h->sample, h->purpose != SLOT_TRAIN, c->step.kind,
                            slot_step(c->word)};
 }
 

@@ -64,6 +64,7 @@ static Err print_plan(const Stage *stage, const char *conf) {
     void *self = NULL;
     TRY(config_load(&cfg, conf, 0, NULL));
     Err err = stage->open(cfg, 0, true, stderr, &self, &plan);
+    if (!err && stage->check) err = stage->check(cfg);
     if (!err) stage_plan_write(&plan, stdout);
     if (self) stage->close(self);
     stage_plan_fini(&plan);

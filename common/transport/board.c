@@ -45,7 +45,7 @@ static Layout layout_of(const BoardSpec *s) {
     l.modules = up(sizeof(Header));
     l.tags = up(l.modules + (uint64_t)s->module_cnt * sizeof(BoardModule));
     l.row_notes = up(l.tags + (uint64_t)s->rollouts * sizeof(Tag));
-    l.notes = up(l.row_notes + (uint64_t)s->rollouts * sizeof(BoardRowNote));
+    l.notes = up(l.row_notes + 2 * (uint64_t)s->rollouts * sizeof(BoardRowNote));
     l.theta = up(l.notes + (uint64_t)l.ring_cnt * sizeof(BoardNote));
     l.moments = l.theta + l.ring_cnt * l.block_bytes;
     l.rows = l.moments + 4 * l.block_bytes;
@@ -150,7 +150,8 @@ float *board_row(const Board *b, uint64_t sample) {
 }
 
 BoardRowNote *board_row_note(const Board *b, uint64_t sample) {
-    return (BoardRowNote *)(void *)(b->base + b->at.row_notes) + sample % b->header->spec.rollouts;
+    return (BoardRowNote *)(void *)(b->base + b->at.row_notes) +
+           sample % (2 * (uint64_t)b->header->spec.rollouts);
 }
 BoardNote *board_note(const Board *b, uint64_t v) {
     return (BoardNote *)(void *)(b->base + b->at.notes) + v % b->at.ring_cnt;

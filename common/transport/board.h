@@ -5,7 +5,8 @@
 //   moments      Adam's m and v, twice: those of version v in entry v mod 2
 //   rows         B gradients; sample i's in row i mod B, overwritten, never added to
 //   tags         tag of row r = i + 1 once sample i's gradient is complete there, else older
-//   row notes    what the metrics line needs to know of each sample (its slot may be reused by then)
+//   row notes    what the metrics line needs to know of each sample (its slot may be reused by then): 2B of them,
+//                because the next update's samples may be learned before the launcher has read those of the last
 //   notes        one per version: norms and step of the update that made it
 //
 // Writers. Learner (the one of the group): theta, moments, rows, tags, notes, `version`. Launcher: the
@@ -86,7 +87,7 @@ float *board_theta(const Board *b, uint64_t version); // (theta_cnt)
 float *board_m(const Board *b, uint64_t version);
 float *board_v(const Board *b, uint64_t version);
 float *board_row(const Board *b, uint64_t sample); // (theta_cnt)
-BoardRowNote *board_row_note(const Board *b, uint64_t sample);
+BoardRowNote *board_row_note(const Board *b, uint64_t sample); // ring of 2 B
 BoardNote *board_note(const Board *b, uint64_t version); // ring of ring_cnt
 
 uint64_t board_tag(const Board *b, uint64_t sample); // acquire

@@ -80,10 +80,11 @@ flip() { # file, place
     byte=$(od -An -tu1 -j"$2" -N1 "$1")
     printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
 }
-flip "$run/ckpt/step-000002.tar" 500
+padding=$((512 + ($(stat -c %s "$run/config.yaml") + 511) / 512 * 512 - 1)) # behind the first entry
+flip "$run/ckpt/step-000002.tar" $padding
 status 1 "step-000002.tar: damaged" verify "$run"
 status 1 "step-000002.tar: damaged" ckpt verify "$run/ckpt/step-000002.tar"
-flip "$run/ckpt/step-000002.tar" 500
+flip "$run/ckpt/step-000002.tar" $padding
 flip "$run/metrics.jsonl" 30
 status 1 "metrics.jsonl differs from the run made again at byte 30" verify "$run"
 flip "$run/metrics.jsonl" 30

@@ -90,8 +90,10 @@ TEST(tags_and_notes) {
     CHECK(!board_update_ready(b, 0) && !board_update_ready(b, 1));
     CHECK_EQ(board_tag(b, 1), 5); // sample 1 and 4 share row and tag
     CHECK(board_row(b, 1) == board_row(b, 4));
-    board_row_note(b, 5)->grad_norm = 3;
+    board_row_note(b, 8)->grad_norm = 3; // those of two updates are there at once
     CHECK_NEAR(board_row_note(b, 2)->grad_norm, 3, 0);
+    for (uint64_t i = 0; i < 6; i++)
+        for (uint64_t j = 0; j < i; j++) CHECK(board_row_note(b, i) != board_row_note(b, j));
     board_note(b, 3)->lr = 1;
     CHECK_NEAR(board_note(b, 2)->lr, 0, 0);
     board_leave(b);
