@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/base/rng.h"
+#include "common/config/image_list.h"
 #include "common/format/media.h"
 #include "common/model/vae_temporal.h"
 #include "common/stages/frames.h"
@@ -165,7 +166,7 @@ static Err open_models(Decoder *d, bool dry, FILE *table, StagePlan *sp) {
     note_sizes(d, sp);
     size_t frame = (size_t)d->frame_cnt * sizeof(float),
            hand_over = frame * (size_t)last_chunk(cfg);
-    sp->memory_bytes += frame + hand_over;
+    sp->memory[STAGE_MEMORY_BUFFERS] += frame + hand_over;
     if (dry) return ERR_OK;
     d->noise = aligned_alloc(64, frame);
     d->frames = aligned_alloc(64, hand_over);
@@ -192,6 +193,26 @@ static void decoder_close(void *self) {
     free(d->noise);
     free(d->frames);
     free(d);
+}
+
+static Err check_list(const char *group, const ConfigStrs *images, const char *list) {
+    Arena a = {0};
+    ConfigStrs all;
+    Err err = image_list_read(&all, &a, group, images, list);
+    for (int i = 0; !err && i < all.cnt; i++) {
+        MediaClip clip = {0};
+        if (media_read_image(&clip, all.item[i]))
+            err = err_fail(ERR_USAGE, __FILE__, __LINE__, __func__, "%s", err_text());
+        media_clip_fini(&clip);
+    }
+    arena_free(&a);
+    return err;
+}
+
+// Every image of the config is a picture.
+static Err decoder_check(const Config *cfg) {
+    TRY(check_list("data", &cfg->data_images, cfg->data_list));
+    return cfg->preview_images.cnt ? check_list("preview", &cfg->preview_images, "") : ERR_OK;
 }
 
 static Err decoder_open(const Config *cfg, int replica, bool dry, FILE *table, void **self,
@@ -327,6 +348,7 @@ static Err decoder_pull(void *self, StageCtx *ctx, const StageStep *step) {
 const Stage decoder_stage = {
     .kind = STAGE_DECODER,
     .open = decoder_open,
+    .check = decoder_check,
     .run = {[STEP_ENCODE] = decoder_encode,
             [STEP_HANDOVER] = decoder_handover,
             [STEP_DECODE] = decoder_decode,

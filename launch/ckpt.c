@@ -33,9 +33,10 @@ static Err verify(int argc, char **argv) {
     if (argc < 2) FAIL(ERR_USAGE, USAGE "verify BUNDLE ...");
     for (int i = 1; i < argc; i++) {
         Bundle *b;
+        TRY(bundle_verify(argv[i]));
         TRY(bundle_open(&b, argv[i]));
-        printf("%s: whole: version %" PRIu64 ", %d entries, every hash as it should be\n", argv[i],
-               bundle_facts(b)->version, bundle_count(b));
+        printf("%s: whole: version %" PRIu64 ", %d entries, every byte as it was written\n",
+               argv[i], bundle_facts(b)->version, bundle_count(b));
         bundle_close(b);
     }
     return ERR_OK;

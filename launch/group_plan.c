@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,17 +35,6 @@ static Err read_all(int fd, StrBuf *out) {
         strbuf_add_bytes(out, buf, (size_t)n);
         if (out->len > ANSWER_MAX) FAIL(ERR_PEER, "a stage plan of more than %d bytes", ANSWER_MAX);
     }
-}
-
-// The message that the child printed: the last line that begins with our name.
-static void log_message(const char *path, char *out, size_t size) {
-    FILE *f = fopen(path, "r");
-    snprintf(out, size, "see %s", path);
-    if (!f) return;
-    for (char line[2048]; fgets(line, sizeof line, f);)
-        if (!strncmp(line, "vader: ", 7))
-            snprintf(out, size, "%.*s", (int)strcspn(line + 7, "\n"), line + 7);
-    fclose(f);
 }
 
 typedef struct Question {
@@ -83,7 +73,7 @@ static Err answer(Question *q, StageKind stage, StagePlan *plan) {
     Err err = read_all(q->fd, &text);
     while (waitpid(q->pid, &status, 0) < 0 && errno == EINTR) continue;
     if (!err && (!WIFEXITED(status) || WEXITSTATUS(status))) {
-        log_message(q->log, message, sizeof message);
+        supervisor_last_words(q->log, message, sizeof message);
         err = err_fail(ERR_USAGE, __FILE__, __LINE__, __func__, "%s: %s",
                        itinerary_stage_name(stage), message);
     }
@@ -95,21 +85,33 @@ static Err answer(Question *q, StageKind stage, StagePlan *plan) {
 
 // ---- The group ----
 
+// The first number of a file; UINT64_MAX when there is none ("max", no such file).
+static uint64_t number_in(const char *path) {
+    unsigned long long n;
+    FILE *f = fopen(path, "r");
+    if (!f || fscanf(f, "%llu", &n) != 1) n = UINT64_MAX;
+    if (f) fclose(f);
+    return n;
+}
+
+// Of the machine; no more than a container's limit (what it uses already is mostly page cache, which yields).
 static uint64_t memory_available(void) {
     FILE *f = fopen("/proc/meminfo", "r");
     unsigned long long kib = 0;
     for (char line[256]; f && fgets(line, sizeof line, f);)
         if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
     if (f) fclose(f);
-    return (uint64_t)kib * 1024;
+    uint64_t free_bytes = (uint64_t)kib * 1024, limit = number_in("/sys/fs/cgroup/memory.max"),
+             older = number_in("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+    if (older < limit) limit = older;
+    return limit < free_bytes ? limit : free_bytes;
 }
 
 static Err add_up(GroupPlan *g, const Config *cfg) {
     TRY(stage_plan_combine(g->stage, cfg, &g->table, &g->board, g->numerics));
     for (int s = 0; s < STAGE_CNT; s++)
-        g->total_bytes += g->stage[s].memory_bytes * (uint64_t)replicas_of(cfg, s);
-    g->shared_bytes = board_bytes(&g->board);
-    for (int s = 0; s < STAGE_CNT; s++) g->shared_bytes += g->table.block_bytes[s];
+        g->total_bytes += stage_plan_memory_bytes(&g->stage[s]) * (uint64_t)replicas_of(cfg, s);
+    g->shared_bytes = run_shared_bytes(cfg, &g->table, &g->board);
     g->total_bytes += g->shared_bytes;
     g->available_bytes = memory_available();
     return ERR_OK;
@@ -140,32 +142,66 @@ void group_plan_fini(GroupPlan *g) {
 
 static double mib(uint64_t bytes) { return (double)bytes / (1 << 20); }
 
+static Err check_shared(const GroupPlan *g) {
+    struct statvfs fs;
+    if (statvfs("/dev/shm", &fs)) return ERR_OK; // run_create says more
+    uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    if (g->shared_bytes <= free_bytes) return ERR_OK;
+    FAIL(
+        ERR_USAGE,
+        "the run needs %.1f MiB of shared memory, /dev/shm has %.1f MiB free; make it larger (in Docker: "
+        "--shm-size) or try fewer slots",
+        mib(g->shared_bytes), mib(free_bytes));
+}
+
 Err group_plan_check_fit(const GroupPlan *g, const Config *cfg) {
+    TRY(check_shared(g));
     if (!g->available_bytes || g->total_bytes <= g->available_bytes) return ERR_OK;
-    const StagePlan *s = g->stage;
+    double each[STAGE_CNT];
+    for (int s = 0; s < STAGE_CNT; s++) each[s] = mib(stage_plan_memory_bytes(&g->stage[s]));
     FAIL(
         ERR_USAGE,
         "the run needs %.0f MiB of memory, %.0f MiB are free: %.0f MiB are missing (sampler %.0f x %d, decoder %.0f x %d, rewarder %.0f x %d, "
         "learner %.0f, shared %.0f); try weights: mapped, recompute: true, fewer slots or smaller video",
         mib(g->total_bytes), mib(g->available_bytes), mib(g->total_bytes - g->available_bytes),
-        mib(s[0].memory_bytes), replicas_of(cfg, 0), mib(s[1].memory_bytes), replicas_of(cfg, 1),
-        mib(s[2].memory_bytes), replicas_of(cfg, 2), mib(s[3].memory_bytes), mib(g->shared_bytes));
+        each[0], replicas_of(cfg, 0), each[1], replicas_of(cfg, 1), each[2], replicas_of(cfg, 2),
+        each[3], mib(g->shared_bytes));
+}
+
+static void print_memory(const GroupPlan *g, const Config *cfg, FILE *out) {
+    fprintf(out, "%-10s %9s %7s %10s", "MiB", "processes", "threads", "each");
+    for (int k = 0; k < STAGE_MEMORY_CNT; k++)
+        fprintf(out, " %11s", stage_plan_memory_name((StageMemory)k));
+    fprintf(out, " %10s\n", "(mapped)");
+    for (int s = 0; s < STAGE_CNT; s++) {
+        const StagePlan *p = &g->stage[s];
+        fprintf(out, "%-10s %9d %7d %10.1f", itinerary_stage_name((StageKind)s),
+                replicas_of(cfg, s), p->threads, mib(stage_plan_memory_bytes(p)));
+        for (int k = 0; k < STAGE_MEMORY_CNT; k++) fprintf(out, " %11.1f", mib(p->memory[k]));
+        fprintf(out, " %10.1f\n", mib(p->mapped_bytes));
+    }
+    fprintf(out, "%-28s %10.1f   %u slots\n", "shared", mib(g->shared_bytes), g->table.slots);
+    fprintf(out, "%-28s %10.1f   of %.1f available\n", "total", mib(g->total_bytes),
+            mib(g->available_bytes));
 }
 
 void group_plan_print(const GroupPlan *g, const Config *cfg, FILE *out) {
-    fprintf(out, "%-10s %9s %14s %14s   %s\n", "stage", "processes", "memory each", "mapped",
-            "GFLOP per step");
-    for (int s = 0; s < STAGE_CNT; s++) {
-        const StagePlan *p = &g->stage[s];
-        fprintf(out, "%-10s %9d %10.1f MiB %10.1f MiB  ", itinerary_stage_name((StageKind)s),
-                replicas_of(cfg, s), mib(p->memory_bytes), mib(p->mapped_bytes));
+    const StagePlan *learner = &g->stage[STAGE_LEARNER];
+    print_memory(g, cfg, out);
+    fprintf(out, "\n%lld trainable parameters; gradient window: ", (long long)g->board.theta_cnt);
+    if (learner->window_at < 0)
+        fprintf(out, "%d of steps 0 .. %lld, begins at random in %lld .. %lld\n",
+                learner->window_steps, (long long)cfg->steps - 1,
+                (long long)cfg->window_range.item[0], (long long)cfg->window_range.item[1]);
+    else
+        fprintf(out, "steps %d .. %d of 0 .. %lld, gain %.3g (--tables: of every step)\n",
+                learner->window_at, learner->window_at + learner->window_steps - 1,
+                (long long)cfg->steps - 1, learner->window_gain);
+    fprintf(out, "GFLOP per step:");
+    for (int s = 0; s < STAGE_CNT; s++)
         for (int k = 0; k < STEP_CNT; k++)
-            if (p->flops[k] > 0)
-                fprintf(out, " %s %.3g", itinerary_step_name((StepKind)k), p->flops[k] / 1e9);
-        fputc('\n', out);
-    }
-    fprintf(out, "%-10s %9s %10.1f MiB   %u slots, %lld trainable parameters\n", "shared", "",
-            mib(g->shared_bytes), g->table.slots, (long long)g->board.theta_cnt);
-    fprintf(out, "%-10s %9s %10.1f MiB   of %.1f MiB available\n", "total", "", mib(g->total_bytes),
-            mib(g->available_bytes));
+            if (g->stage[s].flops[k] > 0)
+                fprintf(out, "  %s %.3g", itinerary_step_name((StepKind)k),
+                        g->stage[s].flops[k] / 1e9);
+    fputc('\n', out);
 }

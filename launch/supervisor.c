@@ -16,6 +16,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/proc/fault.h"
 #include "common/transport/control.h"
 
 enum { JOIN_S = 1800, ACK_S = 600, DEATHS_MAX = 3, PATH_BYTES = 4096 };
@@ -41,8 +42,10 @@ struct Supervisor {
     Conductor *conductor;
     Control *control;
     const char *fault;
+    const volatile int *stop; // the caller's
     Child *child;
     int child_cnt, restarts;
+    bool complete; // all have joined: who says hello again has missed its welcome
 };
 
 Err supervisor_sibling(const char *name, char out[PATH_BYTES]) {
@@ -56,6 +59,34 @@ Err supervisor_sibling(const char *name, char out[PATH_BYTES]) {
         FAIL(ERR_IO, "%s: path too long", self);
     if (access(out, X_OK)) FAIL(ERR_IO, "%s: %s (it belongs beside vader)", out, strerror(errno));
     return ERR_OK;
+}
+
+static volatile int signals;
+
+static void on_signal(int sig) { signals++; }
+
+const volatile int *supervisor_catch_signals(void) {
+    struct sigaction sa = {.sa_handler = on_signal};
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return &signals;
+}
+
+void supervisor_last_words(const char *log, char *out, size_t size) {
+    FILE *f = fopen(log, "r");
+    bool ours = false;
+    snprintf(out, size, "no message (%s)", log);
+    if (!f) return;
+    for (char line[2048]; fgets(line, sizeof line, f);) {
+        bool prefix = !strncmp(line, "vader: ", 7),
+             frame = strstr(line, "[0x") || strstr(line, ": died of SIG");
+        if (*line == '\n' || (!prefix && (ours || frame))) continue;
+        ours = prefix;
+        const char *text = line + (prefix ? 7 : 0);
+        snprintf(out, size, "%.*s", (int)strcspn(text, "\n"), text);
+    }
+    fclose(f);
 }
 
 // ---- Starting ----
@@ -147,7 +178,10 @@ static Err read_messages(Supervisor *s) {
         if (!got) return ERR_OK;
         Child *c = find_child(s, &m);
         if (!c) continue;
-        if (m.kind == MSG_HELLO) c->joined = true;
+        if (m.kind == MSG_HELLO && m.value == (uint64_t)c->pid) {
+            c->joined = true;
+            if (s->complete) send_to(s, c, MSG_WELCOME);
+        }
         if (m.kind == MSG_ACK && m.epoch > c->acked) c->acked = m.epoch;
         if (m.kind == MSG_REPORT) {
             c->reported = true;
@@ -159,9 +193,9 @@ static Err read_messages(Supervisor *s) {
 
 // Waits for a message or an exit.
 static Err wait_event(Supervisor *s, int timeout_ms) {
+    TRY(read_messages(s)); // ZMQ_FD is edge-triggered: empty the queue before sleeping on it
     struct pollfd *p = calloc((size_t)s->child_cnt + 1, sizeof *p);
     die_unless(p, "supervisor: out of memory");
-    TRY(read_messages(s)); // ZMQ_FD is edge-triggered: empty the queue before sleeping on it
     p[0] = (struct pollfd){.fd = control_fd(s->control), .events = POLLIN};
     for (int i = 0; i < s->child_cnt; i++)
         p[1 + i] = (struct pollfd){.fd = s->child[i].pidfd, .events = POLLIN};
@@ -179,27 +213,15 @@ static bool reap(Child *c, int *status) {
     return true;
 }
 
-static Err last_log_line(const Child *c, char *out, size_t size) {
-    char path[64];
-    snprintf(path, sizeof path, "log/%s.%d.log", itinerary_stage_name(c->stage), c->replica);
-    FILE *f = fopen(path, "r");
-    *out = 0;
-    if (!f) return ERR_OK;
-    for (char line[1024]; fgets(line, sizeof line, f);)
-        if (!strncmp(line, "vader: ", 7))
-            snprintf(out, size, "%.*s", (int)strcspn(line, "\n") - 7, line + 7);
-    fclose(f);
-    return ERR_OK;
-}
-
 static Err failed_by_itself(const Child *c, int status) {
-    char text[1024];
-    if (c->reported)
-        FAIL(c->report_code, "%s.%d: %s", itinerary_stage_name(c->stage), c->replica, c->report);
-    last_log_line(c, text, sizeof text);
-    FAIL(WEXITSTATUS(status) == 2 ? ERR_USAGE : ERR_PEER, "%s.%d ended with status %d: %s",
-         itinerary_stage_name(c->stage), c->replica, WEXITSTATUS(status),
-         *text ? text : "no message");
+    char path[64], text[1024];
+    const char *name = itinerary_stage_name(c->stage);
+    if (c->reported) FAIL(c->report_code, "%s.%d: %s", name, c->replica, c->report);
+    snprintf(path, sizeof path, "log/%s.%d.log", name, c->replica);
+    supervisor_last_words(path, text, sizeof text);
+    if (WIFSIGNALED(status)) FAIL(ERR_PEER, "%s.%d gave up: %s", name, c->replica, text);
+    FAIL(WEXITSTATUS(status) == 2 ? ERR_USAGE : ERR_PEER, "%s.%d ended with status %d: %s", name,
+         c->replica, WEXITSTATUS(status), text);
 }
 
 // Where it died, and whether that has happened too often.
@@ -226,7 +248,8 @@ static Err collect_deaths(Supervisor *s, bool *died) {
         int status;
         if (!reap(c, &status)) continue;
         TRY(read_messages(s)); // its report may have come with its end
-        if (WIFEXITED(status)) return failed_by_itself(c, status);
+        // An abort is its own decision: a broken invariant, no memory. All other signals came from outside.
+        if (WIFEXITED(status) || WTERMSIG(status) == SIGABRT) return failed_by_itself(c, status);
         TRY(note_death(s, c, WTERMSIG(status)));
         *died = true;
     }
@@ -239,9 +262,11 @@ static bool all_joined(const Supervisor *s) {
     return true;
 }
 
-static Err wait_until_joined(Supervisor *s, const volatile int *stop) {
+static bool is_stopping(const Supervisor *s) { return s->stop && *s->stop; }
+
+static Err wait_until_joined(Supervisor *s) {
     int64_t deadline = clock_ns() + (int64_t)JOIN_S * 1000000000;
-    while (!all_joined(s) && !(stop && *stop)) {
+    while (!all_joined(s) && !is_stopping(s)) {
         bool died = false;
         TRY(wait_event(s, 20));
         TRY(collect_deaths(s, &died));
@@ -251,18 +276,22 @@ static Err wait_until_joined(Supervisor *s, const volatile int *stop) {
             FAIL(ERR_TIMEOUT, "not every stage has joined within %d s", JOIN_S);
     }
     for (int i = 0; i < s->child_cnt; i++) send_to(s, &s->child[i], MSG_WELCOME);
+    s->complete = true;
     return ERR_OK;
 }
 
 // Survivors drop what belongs to the old epoch; who does not answer in time is killed and joins the dead.
 static Err wait_for_acks(Supervisor *s, uint32_t epoch) {
-    int64_t deadline = clock_ns() + (int64_t)ACK_S * 1000000000;
-    for (bool waiting = true; waiting;) {
+    int64_t start = clock_ns(), again = start, deadline = start + (int64_t)ACK_S * 1000000000;
+    for (bool waiting = true; waiting && !is_stopping(s);) {
+        bool ask = clock_ns() >= again;
+        if (ask) again += CONTROL_AGAIN_MS * 1000000;
         waiting = false;
         for (int i = 0; i < s->child_cnt; i++) {
             Child *c = &s->child[i];
             if (!c->pid || !c->joined || c->acked >= epoch) continue;
             waiting = true;
+            if (ask) send_to(s, c, MSG_EPOCH);
             if (clock_ns() > deadline) kill(c->pid, SIGKILL);
         }
         bool died = false;
@@ -274,12 +303,12 @@ static Err wait_for_acks(Supervisor *s, uint32_t epoch) {
 
 static Err recover(Supervisor *s) {
     uint32_t epoch = atomic_fetch_add(&s->run->state->epoch, 1) + 1;
-    for (int i = 0; i < s->child_cnt; i++)
-        if (s->child[i].pid) send_to(s, &s->child[i], MSG_EPOCH);
+    s->complete = false;
     TRY(wait_for_acks(s, epoch));
+    if (is_stopping(s)) return ERR_OK; // `resume` starts them again
     for (int i = 0; i < s->child_cnt; i++)
         if (!s->child[i].pid) TRY(spawn(s, &s->child[i]));
-    TRY(wait_until_joined(s, NULL));
+    TRY(wait_until_joined(s));
     conductor_restart_samples(s->conductor, epoch);
     return ERR_OK;
 }
@@ -306,42 +335,56 @@ static void list_children(Supervisor *s) {
             s->child[s->child_cnt++] = (Child){.stage = (StageKind)k, .replica = r, .pidfd = -1};
 }
 
-static Err start(Supervisor *s, const volatile int *stop) {
+// Tests: the launcher's own messages.
+static Err disturb(Supervisor *s) {
+    Fault *fault;
+    ControlDisturb how;
+    TRY(fault_parse(&fault, s->fault, 0));
+    if (fault_messages(fault, &how)) control_disturb(s->control, &how);
+    fault_free(fault);
+    return ERR_OK;
+}
+
+static Err start(Supervisor *s) {
     if (mkdir(SOCKET_DIR, 0700) && errno != EEXIST)
         FAIL(ERR_IO, SOCKET_DIR ": %s", strerror(errno));
     if (mkdir("log", 0700) && errno != EEXIST) FAIL(ERR_IO, "log: %s", strerror(errno));
     TRY(control_listen(&s->control, SOCKET_DIR));
+    TRY(disturb(s));
     list_children(s);
     for (int i = 0; i < s->child_cnt; i++) TRY(spawn(s, &s->child[i]));
-    return wait_until_joined(s, stop);
+    return wait_until_joined(s);
 }
 
 Err supervisor_start(Supervisor **out, const Config *cfg, Run *run, Conductor *conductor,
                      const char *fault, const volatile int *stop) {
     Supervisor *s = calloc(1, sizeof *s);
     die_unless(s, "supervisor: out of memory");
-    *s = (Supervisor){.cfg = cfg, .run = run, .conductor = conductor, .fault = fault};
-    Err err = start(s, stop);
+    *s = (Supervisor){.cfg = cfg, .run = run, .conductor = conductor, .fault = fault, .stop = stop};
+    Err err = start(s);
     if (err)
-        supervisor_stop(s, true, NULL);
+        supervisor_stop(s, true);
     else
         *out = s;
     return err;
 }
 
-void supervisor_stop(Supervisor *s, bool kill_now, const volatile int *stop) {
+void supervisor_stop(Supervisor *s, bool kill_now) {
     if (!s) return;
     char keep[2048]; // the caller's message, if this is the end of a failure
     snprintf(keep, sizeof keep, "%s", err_text());
     atomic_store(&s->run->state->stopping, 1);
-    for (int i = 0; i < s->child_cnt; i++) send_to(s, &s->child[i], MSG_STOP);
+    int64_t again = clock_ns();
     for (bool left = true; left;) {
+        bool ask = clock_ns() >= again;
+        if (ask) again += CONTROL_AGAIN_MS * 1000000;
         left = false;
         for (int i = 0; i < s->child_cnt; i++) {
             Child *c = &s->child[i];
             int status;
             if (!c->pid) continue;
-            if (kill_now || !c->joined || (stop && *stop > 1)) kill(c->pid, SIGKILL);
+            if (ask) send_to(s, c, MSG_STOP);
+            if (kill_now || !c->joined || (s->stop && *s->stop > 1)) kill(c->pid, SIGKILL);
             if (!reap(c, &status)) left = true;
         }
         if (left && wait_event(s, 20)) kill_now = true;

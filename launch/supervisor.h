@@ -12,6 +12,7 @@
 #define LAUNCH_SUPERVISOR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "common/proc/conductor.h"
 #include "common/proc/run.h"
@@ -21,8 +22,16 @@ typedef struct Supervisor Supervisor;
 // "<folder of the running binary>/vader-<name>" into out.
 Err supervisor_sibling(const char *name, char out[4096]);
 
+// What a process said last, from its log: the last line that begins with our name, else the last one that is no frame of
+// a backtrace; "no message (LOG)" if there is none.
+void supervisor_last_words(const char *log, char *out, size_t size);
+
+// From now on SIGINT and SIGTERM are counted: 1 = finish the running steps, 2 = at once. SIGPIPE is ignored.
+const volatile int *supervisor_catch_signals(void);
+
 // Starts all stages of the config in the working directory, which is the run directory, and waits until every
-// one has joined. *stop: a signal handler's flag that ends the wait early.
+// one has joined. *stop: a signal handler's count, watched as long as the group lives: it ends every wait early, and
+// above 1 kills. NULL: none.
 Err supervisor_start(Supervisor **out, const Config *cfg, Run *run, Conductor *conductor,
                      const char *fault, const volatile int *stop);
 
@@ -35,6 +44,6 @@ int supervisor_restarts(const Supervisor *s);
 
 // Ends all stages: asks (they finish their step), or kills at once. Returns when none is left; err_text stays
 // what it was. Frees s; NULL is fine.
-void supervisor_stop(Supervisor *s, bool kill_now, const volatile int *stop);
+void supervisor_stop(Supervisor *s, bool kill_now);
 
 #endif

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -30,19 +29,7 @@ typedef struct Options {
     bool is_inline, accept_change, is_resume;
 } Options;
 
-static volatile int stop_asked; // signals received: 1 = finish the running steps, 2 = at once
-
-static void on_signal(int sig) {
-    (void)sig;
-    stop_asked++;
-}
-
-static void catch_signals(void) {
-    struct sigaction sa = {.sa_handler = on_signal};
-    sigaction(SIGINT, &sa, NULL);
-    sigaction(SIGTERM, &sa, NULL);
-    signal(SIGPIPE, SIG_IGN);
-}
+static const volatile int *stop_asked; // supervisor_catch_signals
 
 static Err parse(Options *o, int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
@@ -131,8 +118,8 @@ static Err drive(Training *t) {
     t->recorder = recorder_new(t->cfg, &t->run, ".");
     t->checkpoint = (Checkpoint){.cfg = t->cfg, .run = &t->run, .run_dir = "."};
     progress_init(&progress, t->cfg, &t->run, t->start.ledger.version);
-    TRY(supervisor_start(&t->group, t->cfg, &t->run, t->conductor, t->opt->fault, &stop_asked));
-    for (ConductorNews news = {0}; !news.done && !stop_asked;) {
+    TRY(supervisor_start(&t->group, t->cfg, &t->run, t->conductor, t->opt->fault, stop_asked));
+    for (ConductorNews news = {0}; !news.done && !*stop_asked;) {
         TRY(conductor_poll(t->conductor, &news));
         if (news.preview_slot >= 0) {
             TRY(preview_take(t->previews, (uint32_t)news.preview_slot));
@@ -155,12 +142,12 @@ static Err drive(Training *t) {
 static Err train(const Options *opt, Config *cfg) {
     Training t = {.opt = opt, .cfg = cfg, .run = {.state_shm.fd = -1, .board_shm.fd = -1}};
     for (int i = 0; i < STAGE_CNT; i++) t.run.block_shm[i].fd = -1;
-    catch_signals();
+    stop_asked = supervisor_catch_signals();
     Err err = prepare(&t);
     if (!err) err = drive(&t);
-    if (t.group) supervisor_stop(t.group, err != ERR_OK, &stop_asked);
+    if (t.group) supervisor_stop(t.group, err != ERR_OK);
     preview_free(t.previews);
-    recorder_free(t.recorder, err ? "failed" : stop_asked ? "stopped" : "ended");
+    recorder_free(t.recorder, err ? "failed" : *stop_asked ? "stopped" : "ended");
     conductor_free(t.conductor);
     run_leave(&t.run);
     group_plan_fini(&t.plan);
@@ -177,7 +164,8 @@ static Err become_inline(const Options *opt) {
 }
 
 static Err say_stopped(const char *dir) {
-    if (stop_asked) fprintf(stderr, "vader: stopped; `vader resume %s` goes on\n", dir);
+    if (stop_asked && *stop_asked)
+        fprintf(stderr, "vader: stopped; `vader resume %s` goes on\n", dir);
     return ERR_OK;
 }
 

@@ -41,7 +41,7 @@ static Err learner_open(const Config *cfg, int replica, bool dry, FILE *table, v
     }
     const Denoiser *d = l->denoiser;
     int64_t theta = lora_theta_count(d->lora), host = (2 + d->window.cnt) * d->latent_cnt + theta;
-    plan->memory_bytes += (uint64_t)host * sizeof(float);
+    plan->memory[STAGE_MEMORY_BUFFERS] += (uint64_t)host * sizeof(float);
     if (!dry) {
         l->x = floats(d->latent_cnt);
         l->cot = floats(d->latent_cnt);
@@ -108,12 +108,6 @@ static Err redo_window(Learner *l, StageCtx *ctx, const StageStep *step, const D
     return ERR_OK;
 }
 
-static double window_gain(const Denoiser *d, DiffusionWindow w) {
-    double sum = 0;
-    for (int i = 0; i < w.cnt; i++) sum += d->schedule.step[w.first + i].gain;
-    return sum;
-}
-
 // The sample is complete: its row, what the metrics need of it, its tag.
 static void finish_sample(StageCtx *ctx, const StageStep *step) {
     Board *b = stage_board(ctx);
@@ -151,7 +145,7 @@ static Err learner_learn(void *self, StageCtx *ctx, const StageStep *step) {
             "sample %llu, segment %u: the gradient is %s (check_numerics: true names the operator)",
             (unsigned long long)step->header->sample, step->segment,
             isnan(norm) ? "NaN" : "infinite");
-    step->line->norms.gain[step->segment] = window_gain(d, job.window);
+    step->line->norms.gain[step->segment] = denoiser_gain(d, job.window);
     if (!step->segment) finish_sample(ctx, step);
     return ERR_OK;
 }

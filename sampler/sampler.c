@@ -41,10 +41,12 @@ static Err open_models(Sampler *s, const Config *cfg, bool dry, FILE *table, Sta
     TRY(build_encoder(s, cfg));
     TRY(setup_plan(&s->plan, s->graph, s->denoiser->be, cfg, dry, "image encoder", table));
     setup_note_plan(plan, s->plan);
-    plan->memory_bytes += plan_memory(s->plan)->packed_bytes;
+    plan->memory[STAGE_MEMORY_PACKED] += plan_memory(s->plan)->packed_bytes;
+    int64_t theta = lora_theta_count(s->denoiser->lora), latent = s->denoiser->latent_cnt;
+    plan->memory[STAGE_MEMORY_BUFFERS] += (uint64_t)(latent + theta) * sizeof(float);
     if (dry) return ERR_OK;
-    s->x = aligned_alloc(64, ((size_t)s->denoiser->latent_cnt * sizeof(float) + 63) / 64 * 64);
-    s->no_theta = calloc((size_t)lora_theta_count(s->denoiser->lora), sizeof(float));
+    s->x = aligned_alloc(64, ((size_t)latent * sizeof(float) + 63) / 64 * 64);
+    s->no_theta = calloc((size_t)theta, sizeof(float));
     die_unless(s->x && s->no_theta, "sampler: out of memory");
     return ERR_OK;
 }

@@ -18,7 +18,7 @@
 #include "common/base/strbuf.h"
 #include "common/format/json.h"
 
-enum { CHUNK_BYTES = 1 << 16, ENTRIES_MAX = 6 + BUNDLE_PREVIEWS_MAX };
+enum { CHUNK_BYTES = 1 << 16, SEAL_BYTES = 512, ENTRIES_MAX = 6 + BUNDLE_PREVIEWS_MAX };
 #define MANIFEST "manifest.json"
 #define PREVIEWS "previews/"
 
@@ -75,6 +75,18 @@ static XXH3_state_t *hash_new(void) {
     return s;
 }
 
+// The seal of a file with this hash: magic and length of a skippable frame (RFC 8878, 3.1.2), text, zeros.
+static void seal_of(unsigned char out[SEAL_BYTES], XXH3_state_t *file_hash) {
+    static const unsigned char frame[8] = {
+        0x50, 0x2a, 0x4d, 0x18, (SEAL_BYTES - 8) & 255, (SEAL_BYTES - 8) >> 8};
+    char hash[33];
+    memset(out, 0, SEAL_BYTES);
+    memcpy(out, frame, sizeof frame);
+    hash_text(hash, file_hash);
+    snprintf((char *)out + sizeof frame, SEAL_BYTES - sizeof frame,
+             "vader bundle, XXH3-128 of all before this block: %s\n", hash);
+}
+
 // ---- Writing ----
 
 struct BundleWriter {
@@ -82,14 +94,15 @@ struct BundleWriter {
     struct archive *a;
     BundleEntry entry[ENTRIES_MAX];
     int cnt;
-    XXH3_state_t *hash;
-    Err err; // of the file, below the archive library
+    XXH3_state_t *hash, *file_hash; // of the entry, of the file so far
+    Err err;                        // of the file, below the archive library
     bool is_abandoned;
 };
 
 static la_ssize_t on_write(struct archive *a, void *self, const void *bytes, size_t len) {
     BundleWriter *w = self;
     if (w->is_abandoned) return (la_ssize_t)len;
+    XXH3_128bits_update(w->file_hash, bytes, len);
     w->err = atomic_file_write(&w->file, bytes, len);
     if (!w->err) return (la_ssize_t)len;
     archive_set_error(a, EIO, "%s", "write");
@@ -114,6 +127,7 @@ Err bundle_create(BundleWriter **out, const char *path, bool zstd) {
     BundleWriter *w = calloc(1, sizeof *w);
     die_unless(w && (w->a = archive_write_new()), "bundle: out of memory");
     w->hash = hash_new();
+    w->file_hash = hash_new();
     Err err = open_writer(w, path, zstd);
     if (err) {
         bundle_abandon(w);
@@ -213,10 +227,13 @@ Err bundle_commit(BundleWriter *w, const BundleFacts *facts) {
     Err err = ERR_OK;
     Arena arena = {0};
     StrBuf text = {0};
+    unsigned char seal[SEAL_BYTES];
     manifest_text(w, facts, &arena, &text);
     TRY_OUT(write_header(w, MANIFEST, text.len));
     TRY_OUT(write_data(w, text.data, text.len));
     if (archive_write_close(w->a)) TRY_OUT(write_fail(w, "close"));
+    seal_of(seal, w->file_hash);
+    TRY_OUT(atomic_file_write(&w->file, seal, sizeof seal));
     TRY_OUT(atomic_file_commit(&w->file, ATOMIC_FILE_DURABLE));
 out:
     strbuf_fini(&text);
@@ -229,6 +246,7 @@ void bundle_abandon(BundleWriter *w) {
     w->is_abandoned = true; // freeing closes, and would write on; archive_write_fail would leak
     archive_write_free(w->a);
     XXH3_freeState(w->hash);
+    XXH3_freeState(w->file_hash);
     atomic_file_abandon(&w->file);
     free(w);
 }
@@ -441,6 +459,38 @@ void bundle_close(Bundle *b) {
     if (!b) return;
     free(b->label);
     free(b);
+}
+
+static Err check_seal(FILE *f, const char *path, XXH3_state_t *hash) {
+    unsigned char buf[CHUNK_BYTES], seal[SEAL_BYTES], want[SEAL_BYTES];
+    struct stat st;
+    if (fstat(fileno(f), &st)) FAIL(ERR_IO, "%s: %s", path, strerror(errno));
+    off_t left = st.st_size - SEAL_BYTES;
+    if (left < 0)
+        FAIL(ERR_FORMAT, "%s: %lld bytes: too short for a bundle", path, (long long)st.st_size);
+    for (size_t n; left; left -= (off_t)n) {
+        n = fread(buf, 1, left < CHUNK_BYTES ? (size_t)left : CHUNK_BYTES, f);
+        if (!n) FAIL(ERR_IO, "%s: cannot be read", path);
+        XXH3_128bits_update(hash, buf, n);
+    }
+    seal_of(want, hash);
+    if (fread(seal, 1, sizeof seal, f) != sizeof seal || memcmp(seal, want, sizeof seal))
+        FAIL(ERR_FORMAT, "%s: damaged: it is not the file that was sealed", path);
+    return ERR_OK;
+}
+
+// What the archive's own checks say comes first: they name the entry.
+Err bundle_verify(const char *path) {
+    Bundle *b;
+    TRY(bundle_open(&b, path));
+    bundle_close(b);
+    FILE *f = fopen(path, "rb");
+    if (!f) FAIL(ERR_IO, "%s: %s", path, strerror(errno));
+    XXH3_state_t *hash = hash_new();
+    Err err = check_seal(f, path, hash);
+    XXH3_freeState(hash);
+    fclose(f);
+    return err;
 }
 
 const BundleFacts *bundle_facts(const Bundle *b) { return &b->facts; }

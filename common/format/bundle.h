@@ -6,6 +6,9 @@
 //   previews/<name>.mp4|png                                at most BUNDLE_PREVIEWS_MAX
 //   manifest.json                                          last: facts, and name, length and XXH3-128 of each entry
 //
+// Behind the archive lies one block of 512 bytes, the seal: XXH3-128 of every byte before it, in the form of a skippable
+// frame of zstd. tar and zstd pass it by; bundle_verify finds any changed bit with it, also in fields that nobody reads.
+//
 // This list is closed: nothing else is written, and a tar that holds anything else is refused. `tar xf` opens a
 // bundle, too. The same entries give the same bytes: no dates, no owners.
 //
@@ -77,6 +80,9 @@ Err bundle_open(Bundle **out, const char *path);
 // The same from memory, borrowed until close; label is what messages call it.
 Err bundle_open_bytes(Bundle **out, const char *label, const void *bytes, size_t len);
 void bundle_close(Bundle *b); // NULL is fine
+
+// As bundle_open, and every byte of the file is the one that was written: its seal holds.
+Err bundle_verify(const char *path);
 
 const BundleFacts *bundle_facts(const Bundle *b);
 // Entries in order, without the manifest. i < count.

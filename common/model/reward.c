@@ -305,9 +305,19 @@ static Err build_gradient(Rewards *r, Graph *g, Tensor *frames, RewardGraph *out
     return ERR_OK;
 }
 
+// V-JEPA's clips have rules of their own (build_vjepa).
+static Err check_length(const Rewards *r, const Term *t, int i) {
+    int64_t want = t->spec.model == REWARD_VIDEOMAE ? t->videomae.tubelet : 1;
+    if (r->video.frames < want)
+        FAIL(ERR_USAGE, "reward %d: %s needs a video of at least %lld frames, this one has %lld", i,
+             t->spec.path, (long long)want, (long long)r->video.frames);
+    return ERR_OK;
+}
+
 Err reward_build(Rewards *r, Graph *g, Tensor *frames, bool recompute, RewardGraph *out) {
     *out = (RewardGraph){0};
     TRY(graph_check(g));
+    for (int i = 0; i < r->cnt; i++) TRY(check_length(r, &r->term[i], i));
     char text[96];
     Shape s = frames->shape;
     if (s.rank != 5 || s.dim[0] != 1 || s.dim[1] != r->video.frames || s.dim[4] != 3)

@@ -26,7 +26,7 @@ struct Fault {
     int rule_cnt;
     uint64_t delay_state; // 0 = no delays
     int64_t delay_max_us;
-    unsigned drop, twice, delay;
+    ControlDisturb messages;
 };
 
 static bool parse_kind(const char *name, StepKind *out) {
@@ -57,7 +57,12 @@ static Err parse_word(Fault *f, char *word, int incarnation) {
         f->delay_max_us = most;
         return ERR_OK;
     }
-    if (sscanf(word, "bells:%u:%u:%u", &f->drop, &f->twice, &f->delay) == 3) return ERR_OK;
+    ControlDisturb m = {.all = !strncmp(word, "messages:", 9)};
+    if (sscanf(word, m.all ? "messages:%u:%u:%u" : "bells:%u:%u:%u", &m.drop, &m.twice, &m.delay) ==
+        3) {
+        f->messages = m;
+        return ERR_OK;
+    }
     Rule r = {0};
     char *phase = NULL, *place = NULL;
     bool kill = !strncmp(word, "kill:", 5), always = !strncmp(word, "crash:", 6);
@@ -137,10 +142,8 @@ Err fault_error(const Fault *f, StepKind kind, uint32_t segment, uint64_t sample
     return ERR_OK;
 }
 
-bool fault_bells(const Fault *f, unsigned *drop, unsigned *twice, unsigned *delay) {
-    if (!f || !(f->drop | f->twice | f->delay)) return false;
-    *drop = f->drop;
-    *twice = f->twice;
-    *delay = f->delay;
+bool fault_messages(const Fault *f, ControlDisturb *how) {
+    if (!f || !(f->messages.drop | f->messages.twice | f->messages.delay)) return false;
+    *how = f->messages;
     return true;
 }

@@ -8,7 +8,8 @@
 //   crash:score@2:after        as kill, but in every incarnation
 //   delay:SEED:MAX_US          a random sleep of up to MAX_US before and after every step
 //   fail:score@2               the callback returns an error
-//   bells:DROP:TWICE:DELAY     control messages and bells are dropped, doubled, delayed (per mille)
+//   bells:DROP:TWICE:DELAY     bells are dropped, doubled, delayed (per mille)
+//   messages:DROP:TWICE:DELAY  all messages are, the launcher's too
 #ifndef COMMON_PROC_FAULT_H
 #define COMMON_PROC_FAULT_H
 
@@ -17,6 +18,7 @@
 
 #include "common/base/err.h"
 #include "common/proc/itinerary.h"
+#include "common/transport/control.h"
 
 typedef struct Fault Fault;
 typedef enum FaultPhase { FAULT_BEFORE, FAULT_AFTER, FAULT_COMMIT } FaultPhase;
@@ -29,7 +31,7 @@ void fault_free(Fault *f);
 void fault_at(const Fault *f, FaultPhase phase, StepKind kind, uint32_t segment, uint64_t sample);
 // The error that the step is to return, if any.
 Err fault_error(const Fault *f, StepKind kind, uint32_t segment, uint64_t sample);
-// Per mille of dropped, doubled, delayed messages; false if none are asked for.
-bool fault_bells(const Fault *f, unsigned *drop, unsigned *twice, unsigned *delay);
+// What happens to messages, without a seed; false if nothing is asked for.
+bool fault_messages(const Fault *f, ControlDisturb *how);
 
 #endif

@@ -33,6 +33,15 @@ Itinerary itinerary_make(ItinerarySpec spec) {
     return it;
 }
 
+bool itinerary_before(const ItineraryTurn *a, const ItineraryTurn *b) {
+    if (a->update != b->update) return a->update < b->update;
+    bool learn_a = a->kind == STEP_LEARN, learn_b = b->kind == STEP_LEARN;
+    if (learn_a != learn_b) return learn_b;
+    if (a->preview != b->preview) return b->preview;
+    if (a->sample != b->sample) return a->sample < b->sample;
+    return a->step > b->step;
+}
+
 const char *itinerary_stage_name(StageKind stage) {
     static const char *const names[STAGE_CNT] = {"sampler", "decoder", "rewarder", "learner"};
     return names[stage];

@@ -15,6 +15,7 @@
 #define COMMON_PROC_ITINERARY_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 typedef enum StageKind {
     STAGE_SAMPLER,
@@ -61,6 +62,19 @@ typedef struct ItinerarySpec {
 } ItinerarySpec;
 
 Itinerary itinerary_make(ItinerarySpec spec);
+
+// A step that could run, as far as the choice between several depends on it.
+typedef struct ItineraryTurn {
+    uint64_t update, sample;
+    bool preview;
+    StepKind kind;
+    uint32_t step; // index into the itinerary
+} ItineraryTurn;
+
+// Which of two runnable steps of one process comes first: that of the oldest update; the learner's denoise before its
+// learn; training before previews; the oldest sample; the latest step.
+bool itinerary_before(const ItineraryTurn *a, const ItineraryTurn *b);
+
 const char *itinerary_stage_name(StageKind stage); // "sampler"
 const char *itinerary_step_name(StepKind step);    // "denoise"
 

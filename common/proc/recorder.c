@@ -61,8 +61,10 @@ static void add_process(StrBuf *b, const RunPage *p, int64_t now, bool first) {
         if (k == doing && since) s += (double)(now - since); // not booked yet
         strbuf_printf(b, "%s%.3f", k ? ", " : "", s / 1e9);
     }
-    strbuf_printf(b, "], \"dropped\": %" PRIu64 ", \"peak_bytes\": %" PRIu64 ", \"steps\": [",
-                  GET(p->dropped), GET(p->peak_bytes));
+    strbuf_printf(b,
+                  "], \"dropped\": %" PRIu64 ", \"peak_bytes\": %" PRIu64
+                  ", \"sent_bytes\": %" PRIu64 ", \"steps\": [",
+                  GET(p->dropped), GET(p->peak_bytes), GET(p->sent_bytes));
     const char *comma = "";
     for (int k = 0; k < STEP_CNT; k++) {
         uint64_t cnt = GET(p->steps[k]);

@@ -69,12 +69,21 @@ static uint64_t process_count(const Config *cfg) {
     return (uint64_t)(cfg->sampler_replicas + cfg->decoder_replicas + cfg->rewarder_replicas + 1);
 }
 
+static uint64_t state_bytes(const Config *cfg, const SectionTable *table) {
+    return pages_offset(table->slots) + process_count(cfg) * sizeof(RunPage);
+}
+
+uint64_t run_shared_bytes(const Config *cfg, const SectionTable *table, const BoardSpec *board) {
+    uint64_t bytes = state_bytes(cfg, table) + board_bytes(board);
+    for (int i = 0; i < STAGE_CNT; i++) bytes += block_bytes(table, i);
+    return bytes;
+}
+
 Err run_create(Run *run, const Config *cfg, const SectionTable *table, const BoardSpec *board,
                const BoardModule *modules) {
     Err err = ERR_OK;
     make_empty(run);
-    uint64_t bytes = pages_offset(table->slots) + process_count(cfg) * sizeof(RunPage);
-    TRY_OUT(shm_create(&run->state_shm, "state of the run", bytes));
+    TRY_OUT(shm_create(&run->state_shm, "state of the run", state_bytes(cfg, table)));
     run->state = run->state_shm.base;
     format_state(run, cfg, table);
     for (int i = 0; i < STAGE_CNT; i++) {

@@ -59,6 +59,7 @@ typedef struct RunPage {
     _Atomic uint64_t step_ns[STEP_CNT]; // their total time
     _Atomic uint64_t dropped;           // steps whose epoch ended under them
     _Atomic uint64_t peak_bytes;        // VmHWM
+    _Atomic uint64_t sent_bytes;        // in messages
     _Atomic uint64_t span_cnt;          // spans written since the start; ring of RUN_SPANS
     RunSpan span[RUN_SPANS];
 } RunPage;
@@ -84,6 +85,8 @@ typedef struct Run {
     Itinerary train, preview;
 } Run;
 
+// Bytes of all segments together.
+uint64_t run_shared_bytes(const Config *cfg, const SectionTable *table, const BoardSpec *board);
 // Makes and formats everything; slots start DONE in epoch 1. board may be NULL (sampling only).
 Err run_create(Run *run, const Config *cfg, const SectionTable *table, const BoardSpec *board,
                const BoardModule *modules);

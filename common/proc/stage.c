@@ -107,16 +107,15 @@ static Verdict judge(const StageCtx *c, uint32_t idx, Candidate *out) {
     }
 }
 
-// Oldest update first; the learner's denoise before its learn; training before previews; oldest sample
-// first; latest step first.
+static ItineraryTurn turn_of(const Candidate *c) {
+    const SlotHeader *h = &c->slot->header;
+    return (ItineraryTurn){h->update, h->sample, h->purpose != SLOT_TRAIN, c->step.kind,
+                           slot_step(c->word)};
+}
+
 static bool comes_before(const Candidate *a, const Candidate *b) {
-    const SlotHeader *x = &a->slot->header, *y = &b->slot->header;
-    if (x->update != y->update) return x->update < y->update;
-    bool learn_a = a->step.kind == STEP_LEARN, learn_b = b->step.kind == STEP_LEARN;
-    if (learn_a != learn_b) return learn_b;
-    if (x->purpose != y->purpose) return x->purpose < y->purpose;
-    if (x->sample != y->sample) return x->sample < y->sample;
-    return slot_step(a->word) > slot_step(b->word);
+    ItineraryTurn x = turn_of(a), y = turn_of(b);
+    return itinerary_before(&x, &y);
 }
 
 // *blocked: a step of ours waits for a version.
@@ -220,8 +219,9 @@ static Err run_update(StageCtx *c, uint64_t update) {
     return ERR_OK;
 }
 
-static void note_memory(StageCtx *c) {
+static void note_bytes(StageCtx *c) {
     struct rusage usage;
+    if (c->control) PUT(c->page->sent_bytes, control_sent_bytes(c->control));
     if (!getrusage(RUSAGE_SELF, &usage)) PUT(c->page->peak_bytes, (uint64_t)usage.ru_maxrss * 1024);
 }
 
@@ -239,7 +239,7 @@ Err stage_poll(StageCtx *c, bool *worked) {
         account(c, blocked ? RUN_WAIT_ROOM : RUN_WAIT_INPUT);
         return ERR_OK;
     }
-    note_memory(c);
+    note_bytes(c);
     return ERR_OK;
 }
 
@@ -259,7 +259,7 @@ Err stage_ctx_new(StageCtx **out, const Stage *stage, void *self, const Config *
     c->doing = RUN_HOUSEKEEPING;
     PUT(c->page->stage, (int32_t)stage->kind);
     PUT(c->page->replica, replica);
-    note_memory(c);
+    note_bytes(c);
     Err err = stage->join ? stage->join(self, c) : ERR_OK;
     if (err) {
         free(c);

@@ -48,6 +48,8 @@ typedef struct Stage {
     // dry: only the plan is wanted; allocate nothing large.
     Err (*open)(const Config *cfg, int replica, bool dry, FILE *table, void **self,
                 StagePlan *plan);
+    // Before a run: reads what the config names and `open` does not, so that it is refused now. NULL: nothing.
+    Err (*check)(const Config *cfg);
     // The run's memory is mapped: bind what can be bound once.
     Err (*join)(void *self, StageCtx *ctx);
     Err (*run[STEP_CNT])(void *self, StageCtx *ctx, const StageStep *step); // NULL: not ours

@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/crash.h"
 #include "common/base/log.h"
 #include "common/proc/stage.h"
@@ -63,6 +64,7 @@ static Err print_plan(const Stage *stage, const char *conf) {
     void *self = NULL;
     TRY(config_load(&cfg, conf, 0, NULL));
     Err err = stage->open(cfg, 0, true, stderr, &self, &plan);
+    if (!err && stage->check) err = stage->check(cfg);
     if (!err) stage_plan_write(&plan, stdout);
     if (self) stage->close(self);
     stage_plan_fini(&plan);
@@ -96,11 +98,16 @@ static Err handle(Process *p, const Msg *m) {
     }
 }
 
+// Says hello until somebody answers.
 static Err wait_for_welcome(Process *p) {
-    TRY(send(p, MSG_HELLO, 0, (uint64_t)getpid()));
-    for (int waited = 0; waited < WELCOME_MS; waited += RESCAN_MS) {
+    int64_t start = clock_ns(), again = start, deadline = start + WELCOME_MS * (int64_t)1000000;
+    while (clock_ns() < deadline) {
         Msg m;
         bool got;
+        if (clock_ns() >= again) {
+            TRY(send(p, MSG_HELLO, 0, (uint64_t)getpid()));
+            again += CONTROL_AGAIN_MS * 1000000;
+        }
         TRY(control_receive(p->control, RESCAN_MS, &m, &got));
         if (got && m.kind == MSG_WELCOME) return ERR_OK;
         if (got) TRY(handle(p, &m));
@@ -131,9 +138,11 @@ static Err open_run(Process *p) {
     TRY(run_join(&p->run, a->fds));
     TRY(control_connect(&p->control, a->sockets, p->stage->kind, (uint32_t)a->replica,
                         (uint32_t)a->incarnation));
-    unsigned drop, twice, delay;
-    if (fault_bells(p->fault, &drop, &twice, &delay))
-        control_disturb(p->control, drop, twice, delay, (uint64_t)p->cfg->seed);
+    ControlDisturb disturb;
+    if (fault_messages(p->fault, &disturb)) {
+        disturb.seed = (uint64_t)((p->stage->kind + 1) * 1000 + a->replica * 100 + a->incarnation);
+        control_disturb(p->control, &disturb);
+    }
     StagePlan plan = {0};
     Err err = p->stage->open(p->cfg, a->replica, false, NULL, &p->self, &plan);
     stage_plan_fini(&plan);

@@ -7,6 +7,21 @@
 #include "common/format/json.h"
 #include "common/proc/run.h"
 
+const char *stage_plan_memory_name(StageMemory kind) {
+    static const char *const names[STAGE_MEMORY_CNT] = {
+#define X(name, key, what) #key,
+        STAGE_MEMORY_TABLE(X)
+#undef X
+    };
+    return names[kind];
+}
+
+uint64_t stage_plan_memory_bytes(const StagePlan *p) {
+    uint64_t sum = 0;
+    for (int k = 0; k < STAGE_MEMORY_CNT; k++) sum += p->memory[k];
+    return sum;
+}
+
 static void write_text(FILE *out, const char *key, const char *text) {
     Arena a = {0};
     const char *quoted = json_quote(&a, text);
@@ -21,11 +36,15 @@ void stage_plan_write(const StagePlan *p, FILE *out) {
                 (unsigned long long)p->section_bytes[k]);
     for (int k = 0; k < STEP_CNT; k++)
         fprintf(out, "\"flops_%s\": %.17g, ", itinerary_step_name((StepKind)k), p->flops[k]);
-    fprintf(out, "\"memory_bytes\": %llu, \"mapped_bytes\": %llu, ",
-            (unsigned long long)p->memory_bytes, (unsigned long long)p->mapped_bytes);
+    for (int k = 0; k < STAGE_MEMORY_CNT; k++)
+        fprintf(out, "\"memory_%s\": %llu, ", stage_plan_memory_name((StageMemory)k),
+                (unsigned long long)p->memory[k]);
+    fprintf(out, "\"mapped_bytes\": %llu, \"threads\": %d, ", (unsigned long long)p->mapped_bytes,
+            p->threads);
     write_text(out, "numerics", p->numerics);
     const BoardSpec *b = &p->board;
-    fprintf(out, ", \"window\": [%d, %d]", p->window_at, p->window_steps);
+    fprintf(out, ", \"window\": [%d, %d], \"window_gain\": %.17g", p->window_at, p->window_steps,
+            p->window_gain);
     fprintf(out, ", \"theta_cnt\": %lld, \"rank\": %u, \"alpha\": %.17g, \"modules\": {",
             (long long)b->theta_cnt, b->rank, b->alpha);
     for (uint32_t i = 0; i < b->module_cnt; i++) {
@@ -75,8 +94,12 @@ static Err read_object(StagePlan *p, Json *j) {
         snprintf(key, sizeof key, "flops_%s", itinerary_step_name((StepKind)k));
         TRY(json_want_f64(j, key, &p->flops[k]));
     }
-    TRY(read_u64(j, "memory_bytes", &p->memory_bytes));
+    for (int k = 0; k < STAGE_MEMORY_CNT; k++) {
+        snprintf(key, sizeof key, "memory_%s", stage_plan_memory_name((StageMemory)k));
+        TRY(read_u64(j, key, &p->memory[k]));
+    }
     TRY(read_u64(j, "mapped_bytes", &p->mapped_bytes));
+    TRY(json_want_int(j, "threads", &p->threads));
     const char *numerics;
     TRY(json_want_str(j, "numerics", &numerics));
     snprintf(p->numerics, sizeof p->numerics, "%s", numerics);
@@ -88,6 +111,7 @@ static Err read_object(StagePlan *p, Json *j) {
     if (got != 2) FAIL(ERR_FORMAT, "%s: window has %d numbers", json_label(j), got);
     p->window_at = (int)window[0];
     p->window_steps = (int)window[1];
+    TRY(json_want_f64(j, "window_gain", &p->window_gain));
     TRY(json_want_i64(j, "theta_cnt", &p->board.theta_cnt));
     TRY(json_want_int(j, "rank", &rank));
     TRY(json_want_f64(j, "alpha", &p->board.alpha));

@@ -14,16 +14,39 @@
 #include "common/transport/board.h"
 #include "common/transport/section.h"
 
+// What the memory of a process is for.
+// clang-format off
+#define STAGE_MEMORY_TABLE(X)                                                    \
+    X(PACKED,      packed,      "weights as the kernels want them")              \
+    X(ACTIVATIONS, activations, "at the peak of each compiled plan, summed up")  \
+    X(GRADIENTS,   gradients,   "likewise")                                      \
+    X(WORKSPACE,   workspace,   "of the kernels, and gaps")                      \
+    X(BUFFERS,     buffers,     "inputs, outputs, and what a stage keeps beside its plans")
+// clang-format on
+
+typedef enum StageMemory {
+#define X(name, key, what) STAGE_MEMORY_##name,
+    STAGE_MEMORY_TABLE(X)
+#undef X
+        STAGE_MEMORY_CNT,
+} StageMemory;
+
 typedef struct StagePlan {
     uint64_t section_bytes[SECTION_CNT]; // of the sections whose size this stage knows; else 0
-    uint64_t memory_bytes;               // peak of this process, packed weights included
+    uint64_t memory[STAGE_MEMORY_CNT];   // of this process
     uint64_t mapped_bytes;               // weights read through the page cache
     double flops[STEP_CNT];              // of one step of each kind
+    int threads;                         // of one process
     char numerics[256];                  // fingerprint: what decides the bits
     int window_at, window_steps; // learner only: first step (-1: random per rollout) and length
+    double window_gain;          // learner only: sum of the gains of its steps; random: 0
     BoardSpec board;             // learner only: theta_cnt, module_cnt, rank, alpha
     BoardModule *modules;        // learner only, malloc'd
 } StagePlan;
+
+const char *stage_plan_memory_name(StageMemory kind); // "packed"
+// All of it, without what is mapped.
+uint64_t stage_plan_memory_bytes(const StagePlan *plan);
 
 void stage_plan_write(const StagePlan *plan, FILE *out);
 // ERR_PEER if the text is not such an object.

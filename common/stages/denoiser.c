@@ -146,8 +146,10 @@ static void note_sizes(const Denoiser *d, StageKind stage, StagePlan *plan) {
 }
 
 static void note_window(const Denoiser *d, StagePlan *plan) {
-    plan->window_at = strcmp(d->cfg->window_at, "random") ? d->window.first : -1;
+    bool random = !strcmp(d->cfg->window_at, "random");
+    plan->window_at = random ? -1 : d->window.first;
     plan->window_steps = d->window.cnt;
+    plan->window_gain = random ? 0 : denoiser_gain(d, d->window);
 }
 
 // Every module's place in theta, for who writes bundles without tensor code.
@@ -267,6 +269,12 @@ Err denoiser_use_back(Denoiser *d, const float *theta, uint64_t version) {
     d->theta_in_back = theta;
     d->version_in_back = version;
     return ERR_OK;
+}
+
+double denoiser_gain(const Denoiser *d, DiffusionWindow w) {
+    double sum = 0;
+    for (int i = 0; i < w.cnt; i++) sum += d->schedule.step[w.first + i].gain;
+    return sum;
 }
 
 void denoiser_ids(const Denoiser *d, float ids[3]) {

@@ -51,6 +51,9 @@ DenoiseJob denoiser_job(const Denoiser *d, const SlotHeader *header, uint32_t se
 Err denoiser_use(Denoiser *d, const float *theta, uint64_t version);
 Err denoiser_use_back(Denoiser *d, const float *theta, uint64_t version);
 
+// Sum of the gains of a window's steps: how much its outputs count in x_0.
+double denoiser_gain(const Denoiser *d, DiffusionWindow w);
+
 // Time ids of the config: fps - 1, motion bucket, noise augmentation.
 void denoiser_ids(const Denoiser *d, float ids[3]);
 

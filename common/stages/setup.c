@@ -37,11 +37,16 @@ Err setup_plan(Plan **out, Graph *g, Backend *be, const Config *cfg, bool dry, c
 
 void setup_note_plan(StagePlan *sp, const Plan *plan) {
     const PlanMemory *m = plan_memory(plan);
-    sp->memory_bytes += m->arena_bytes + m->io_bytes;
+    uint64_t activations = m->peak_bytes[KIND_ACTIVATION], gradients = m->peak_bytes[KIND_GRADIENT];
+    sp->memory[STAGE_MEMORY_ACTIVATIONS] += activations;
+    sp->memory[STAGE_MEMORY_GRADIENTS] += gradients;
+    sp->memory[STAGE_MEMORY_WORKSPACE] += m->arena_bytes - activations - gradients;
+    sp->memory[STAGE_MEMORY_BUFFERS] += m->io_bytes;
     sp->mapped_bytes = m->weight_bytes > sp->mapped_bytes ? m->weight_bytes : sp->mapped_bytes;
 }
 
 void setup_note_backend(StagePlan *sp, Backend *be, uint64_t packed_bytes) {
-    sp->memory_bytes += packed_bytes;
+    sp->memory[STAGE_MEMORY_PACKED] += packed_bytes;
+    sp->threads = be->opt.threads;
     be->fingerprint(be, sp->numerics, sizeof sp->numerics);
 }

@@ -29,7 +29,7 @@ typedef struct Delayed {
 } Delayed;
 
 typedef struct Disturb {
-    unsigned drop, twice, delay; // per mille
+    ControlDisturb how;
     uint64_t state;
     Delayed held[DELAYED_MAX];
     int held_cnt;
@@ -45,7 +45,8 @@ struct Control {
     uint32_t stage, replica, incarnation;
     Bell bell[BELLS_MAX];
     int bell_cnt;
-    uint64_t refused; // messages that msg_decode did not take
+    uint64_t refused;    // messages that msg_decode did not take
+    uint64_t sent_bytes; // of messages, routing ids apart
     Disturb *disturb;
 };
 
@@ -100,9 +101,8 @@ static Err listen_on(Control *c) {
     char text[ADDRESS_MAX + 8];
     const int one = 1;
     TRY(address(c, "launcher", text));
-    TRY(socket_new(c, ZMQ_ROUTER, &c->star));
+    TRY(socket_new(c, ZMQ_ROUTER, &c->star)); // no handover: who is connected keeps its routing id
     ZMQ_TRY(zmq_setsockopt(c->star, ZMQ_ROUTER_MANDATORY, &one, sizeof one), "mandatory");
-    ZMQ_TRY(zmq_setsockopt(c->star, ZMQ_ROUTER_HANDOVER, &one, sizeof one), "handover");
     ZMQ_TRY(zmq_bind(c->star, text), text);
     return ERR_OK;
 }
@@ -199,9 +199,9 @@ static Err disturbed_send(Disturb *d, void *socket, const char *id, const uint8_
                           size_t len) {
     disturb_flush(d);
     unsigned draw = disturb_draw(d);
-    if (draw < d->drop) return ERR_OK;
-    if (draw < d->drop + d->twice) TRY(send_now(socket, id, bytes, len));
-    if (draw >= 1000 - d->delay && d->held_cnt < DELAYED_MAX) {
+    if (draw < d->how.drop) return ERR_OK;
+    if (draw < d->how.drop + d->how.twice) TRY(send_now(socket, id, bytes, len));
+    if (draw >= 1000 - d->how.delay && d->held_cnt < DELAYED_MAX) {
         Delayed *h = &d->held[d->held_cnt++];
         *h = (Delayed){
             .socket = socket, .due_ns = clock_ns() + (int64_t)disturb_draw(d) * 50000, .len = len};
@@ -215,9 +215,10 @@ static Err disturbed_send(Disturb *d, void *socket, const char *id, const uint8_
 static Err send_message(Control *c, void *socket, const char *id, const Msg *m) {
     uint8_t bytes[MSG_BYTES_MAX];
     size_t len = msg_encode(m, bytes);
-    bool bell = m->kind == MSG_READY; // only what may be lost is disturbed
-    return c->disturb && bell ? disturbed_send(c->disturb, socket, id, bytes, len)
-                              : send_now(socket, id, bytes, len);
+    bool disturbed = c->disturb && (c->disturb->how.all || m->kind == MSG_READY);
+    c->sent_bytes += len;
+    return disturbed ? disturbed_send(c->disturb, socket, id, bytes, len)
+                     : send_now(socket, id, bytes, len);
 }
 
 Err control_send(Control *c, const Msg *m) {
@@ -281,6 +282,7 @@ static bool drain_parts(void *socket) {
     return any;
 }
 
+// An inbox takes bells and nothing else: whoever may ring may not command.
 static bool receive_from(Control *c, void *socket, Msg *m) {
     char id[ID_MAX];
     int id_len = 0;
@@ -296,6 +298,7 @@ static bool receive_from(Control *c, void *socket, Msg *m) {
     bool ok =
         !extra && len <= (int)sizeof bytes && msg_decode(m, bytes, (size_t)len) &&
         (!c->is_launcher || (id_len <= (int)sizeof id && parse_id(id, (size_t)id_len, &from)));
+    ok = ok && (socket == c->inbox ? m->kind == MSG_READY : true);
     if (ok && c->is_launcher)
         m->stage = from.stage, m->replica = from.replica, m->incarnation = from.incarnation;
     if (!ok && !c->refused++)
@@ -315,6 +318,8 @@ Err control_receive(Control *c, int timeout_ms, Msg *m, bool *got) {
     return ERR_OK;
 }
 
+uint64_t control_sent_bytes(const Control *c) { return c->sent_bytes; }
+
 int control_fd(Control *c) {
     int fd = -1;
     size_t size = sizeof fd;
@@ -322,11 +327,8 @@ int control_fd(Control *c) {
     return fd;
 }
 
-void control_disturb(Control *c, unsigned drop, unsigned twice, unsigned delay, uint64_t seed) {
+void control_disturb(Control *c, const ControlDisturb *how) {
     if (!c->disturb) c->disturb = calloc(1, sizeof *c->disturb);
     die_unless(c->disturb, "control: out of memory");
-    *c->disturb = (Disturb){.drop = drop,
-                            .twice = twice,
-                            .delay = delay,
-                            .state = seed * 2654435761u + 88172645463325252u};
+    *c->disturb = (Disturb){.how = *how, .state = how->seed * 2654435761u + 88172645463325252u};
 }

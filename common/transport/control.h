@@ -7,6 +7,9 @@
 //   inbox    one PULL per stage process, bound by it; any process rings it (PUSH, never blocks; a full or
 //            absent inbox drops the bell).
 //
+// Any message may be lost, come twice or late: a bell is made up for by the rescan, and whoever waits for an answer on
+// the star asks again every CONTROL_AGAIN_MS.
+//
 // All sockets have LINGER 0, finite high-water marks and MAXMSGSIZE; none is shared between threads.
 // A message is a msgpack array of fixed layout (msg.def); the decoder takes that layout and nothing else, and
 // allocates nothing. A message it refuses is counted and dropped.
@@ -20,7 +23,7 @@
 #include "common/base/err.h"
 #include "common/proc/itinerary.h"
 
-enum { MSG_TEXT_MAX = 1024, MSG_BYTES_MAX = 2048 };
+enum { MSG_TEXT_MAX = 1024, MSG_BYTES_MAX = 2048, CONTROL_AGAIN_MS = 200 };
 
 typedef enum MsgKind {
 #define MSG(name, has_text, doc) MSG_##name,
@@ -61,10 +64,17 @@ Err control_send(Control *c, const Msg *m);
 Err control_receive(Control *c, int timeout_ms, Msg *m, bool *got);
 // Rings a stage's inbox; drops silently.
 void control_ring(Control *c, StageKind stage, uint32_t replica, uint32_t slot, uint64_t epoch);
+// Bytes of all messages sent so far: what passes between processes besides shared memory.
+uint64_t control_sent_bytes(const Control *c);
 // A descriptor that polls readable when control_receive may have something (launcher: for its own poll loop).
 int control_fd(Control *c);
 
-// Tests: drop, double or delay outgoing messages with these chances in per mille, from a seed.
-void control_disturb(Control *c, unsigned drop, unsigned twice, unsigned delay, uint64_t seed);
+// Tests: what happens to outgoing messages, each with a chance in per mille.
+typedef struct ControlDisturb {
+    unsigned drop, twice, delay;
+    bool all; // false: only bells
+    uint64_t seed;
+} ControlDisturb;
+void control_disturb(Control *c, const ControlDisturb *how);
 
 #endif

@@ -81,7 +81,7 @@ Err generator_memory(const Config *cfg, int threads, uint64_t *bytes) {
     Generator *g = make(cfg, threads);
     Err err = open_stages(g, true);
     *bytes = 0;
-    for (int i = 0; i < STAGES; i++) *bytes += g->plan[i].memory_bytes;
+    for (int i = 0; i < STAGES; i++) *bytes += stage_plan_memory_bytes(&g->plan[i]);
     generator_close(g);
     return err;
 }

@@ -114,7 +114,10 @@ Err tool_inline(int argc, char **argv) {
     for (int i = 2; i + 1 < argc; i++)
         if (!strcmp(argv[i], "--fault")) fault = argv[i + 1];
     TRY(config_load(&cfg, "config.yaml", 0, NULL));
-    Err err = inline_run(cfg, resume, fault, true);
+    Err err = ERR_OK;
+    for (int s = 0; s < STAGE_CNT && !err; s++)
+        if (stages[s]->check) err = stages[s]->check(cfg);
+    if (!err) err = inline_run(cfg, resume, fault, true);
     config_free(cfg);
     return err;
 }

@@ -100,11 +100,9 @@ static Err verify_bundles(int *cnt) {
     for (struct dirent *e; !err && (e = readdir(dir));) {
         size_t n = strlen(e->d_name);
         char path[300];
-        Bundle *b = NULL;
         if (n < 4 || strcmp(e->d_name + n - 4, ".tar")) continue;
         snprintf(path, sizeof path, "ckpt/%s", e->d_name);
-        err = bundle_open(&b, path);
-        bundle_close(b);
+        err = bundle_verify(path);
         ++*cnt;
     }
     closedir(dir);

@@ -63,6 +63,9 @@ done
 killed ref 1 "kill:sample.0@1:after" $shape stages.sampler.replicas=2
 killed ref 1 "kill:decode.1@2:commit" $shape stages.decoder.replicas=2
 
+# While messages are lost, too: what the launcher asks and what it is told come again.
+killed ref 3 "kill:score@1:after,kill:learn.0@3:before,kill:sample.1@2:commit,messages:300:200:300" $shape
+
 # From outside, at moments of their own, while everything is slow.
 start outside $shape optim.updates=6 --fault delay:4:4000
 for stage in sampler decoder rewarder learner sampler learner; do
@@ -74,15 +77,26 @@ wait $launcher || fail "killed from outside: status $?"
 train ref6 --inline $shape optim.updates=6
 same outside ref6
 
-# Stopped for a while: waited for, no restart.
+# Stopped for a while (10 s with SOAK=1): waited for, no restart.
+while_s=0.5
+[ "${SOAK:-}" ] && while_s=10
 start stopped $shape optim.updates=6 --fault delay:5:20000
 for stage in sampler learner decoder rewarder; do
     until_true 20 alive $stage || fail "no $stage to stop"
     sleep 0.2
     p=$(processes $stage | head -n 1)
-    [ "$p" ] && kill -STOP "$p" && sleep 0.5 && kill -CONT "$p"
+    [ "$p" ] && kill -STOP "$p" && sleep $while_s && kill -CONT "$p" || fail "$stage could not be stopped"
 done
 wait $launcher || fail "stopped: status $?"
 grep -q restarts "$TMPDIR/stopped.log" && fail "a stopped stage was restarted"
 same stopped ref6
+
+# One is stopped while another dies: the group waits for it, then goes on.
+start both $shape optim.updates=6 --fault delay:6:20000
+until_true 60 has_updates both 1 || fail "no first update"
+stopped=$(processes decoder | head -n 1) died=$(processes sampler | head -n 1)
+kill -STOP "$stopped" && kill -9 "$died" && sleep $while_s && kill -CONT "$stopped" || fail "no decoder or sampler"
+wait $launcher || fail "stopped and died: status $?"
+grep -q "restarts 1$" "$TMPDIR/both.log" || fail "stopped and died: want 1 restart"
+same both ref6
 finish

@@ -15,6 +15,8 @@ train slow2 --fault delay:2:30000 slots=3 && same slow2 ref
 train bells1 --fault bells:500:100:200 && same bells1 ref
 train bells2 --fault bells:0:500:500 && same bells2 ref
 train silent --fault bells:1000:0:0 && same silent ref # every bell is lost
+train lossy1 --fault messages:300:200:300 && same lossy1 ref
+train lossy2 --fault messages:500:400:50 slots=3 stages.decoder.replicas=2 && same lossy2 ref
 train everything --fault "delay:3:5000,bells:200:200:200" slots=7 stages.{sampler,decoder,rewarder}.replicas=2 &&
     same everything ref
 train inline_slots --inline slots=5 && same inline_slots ref

@@ -9,6 +9,8 @@ typedef struct Tap {
 // What each tap does to the channels.
 typedef struct Conv {
     RefIn a, b; // conv: x, w; conv_dx: dy, w; conv_dw: dy, x
+    const double
+        *w; // conv, conv_dx: w as (taps, I, O), in the workspace: widened once, not at each pixel
     double *out;
     int64_t i_cnt, o_cnt, k_cnt; // channels of x and y, taps
 } Conv;
@@ -35,21 +37,42 @@ static void each_tap(const Step *s, const Conv *c, Shape x_shape, Shape y_shape,
 
 static Conv conv_of(Step *s, Shape x_shape, Shape y_shape) {
     const int64_t *kernel = s->node->attr.conv.kernel;
-    return (Conv){ref_in(s, 0),   ref_in(s, 1),   ref_zero(s),
-                  x_shape.dim[4], y_shape.dim[4], kernel[0] * kernel[1] * kernel[2]};
+    return (Conv){.a = ref_in(s, 0),
+                  .b = ref_in(s, 1),
+                  .out = ref_zero(s),
+                  .i_cnt = x_shape.dim[4],
+                  .o_cnt = y_shape.dim[4],
+                  .k_cnt = kernel[0] * kernel[1] * kernel[2]};
+}
+
+static Err weight_prepare(Backend *be, Step *s) {
+    s->work_bytes = sizeof(double) * (size_t)shape_count(s->node->in[1]->shape);
+    return ERR_OK;
+}
+
+static void widen_weight(Conv *c, const Step *s) {
+    double *w = s->work;
+    for (int64_t k = 0; k < c->k_cnt; k++)
+        for (int64_t i = 0; i < c->i_cnt; i++)
+            for (int64_t o = 0; o < c->o_cnt; o++)
+                *w++ = ref_get(&c->b, (o * c->i_cnt + i) * c->k_cnt + k);
+    c->w = s->work;
 }
 
 static void forward(const Conv *c, Tap tap) {
-    for (int64_t o = 0; o < c->o_cnt; o++)
-        for (int64_t i = 0; i < c->i_cnt; i++)
-            c->out[tap.y * c->o_cnt + o] += ref_get(&c->a, tap.x * c->i_cnt + i) *
-                                            ref_get(&c->b, (o * c->i_cnt + i) * c->k_cnt + tap.k);
+    const double *restrict w = c->w + tap.k * c->i_cnt * c->o_cnt;
+    double *restrict y = c->out + tap.y * c->o_cnt;
+    for (int64_t i = 0; i < c->i_cnt; i++, w += c->o_cnt) {
+        double x = ref_get(&c->a, tap.x * c->i_cnt + i);
+        for (int64_t o = 0; o < c->o_cnt; o++) y[o] += x * w[o];
+    }
 }
 
-REF_OP(conv) {
+REF_OP_WORK(conv, weight_prepare) {
     Shape x = s->node->in[0]->shape, y = s->node->shape;
     RefIn bias = ref_in(s, 2), residual = ref_in(s, 3);
     Conv c = conv_of(s, x, y);
+    widen_weight(&c, s);
     each_tap(s, &c, x, y, forward);
     int64_t per_n = shape_span(y, 1, 4) * c.o_cnt;
     for (int64_t p = 0; p < ref_count(s); p++) {
@@ -62,13 +85,14 @@ REF_OP(conv) {
 static void to_input(const Conv *c, Tap tap) {
     for (int64_t o = 0; o < c->o_cnt; o++)
         for (int64_t i = 0; i < c->i_cnt; i++)
-            c->out[tap.x * c->i_cnt + i] += ref_get(&c->a, tap.y * c->o_cnt + o) *
-                                            ref_get(&c->b, (o * c->i_cnt + i) * c->k_cnt + tap.k);
+            c->out[tap.x * c->i_cnt + i] +=
+                ref_get(&c->a, tap.y * c->o_cnt + o) * c->w[(tap.k * c->i_cnt + i) * c->o_cnt + o];
 }
 
-REF_OP(conv_dx) {
+REF_OP_WORK(conv_dx, weight_prepare) {
     Shape x = s->node->shape, y = s->node->in[0]->shape;
     Conv c = conv_of(s, x, y);
+    widen_weight(&c, s);
     each_tap(s, &c, x, y, to_input);
 }
 

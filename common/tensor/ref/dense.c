@@ -3,32 +3,35 @@
 
 static int64_t width_of(const Tensor *t) { return t->shape.dim[t->shape.rank - 1]; }
 
-// y = x W^T + bias + residual, or x W when trans. w_at(ctx, n, k) is W[n, k]; bias is input `at`.
-typedef double WeightFn(const void *ctx, int64_t n, int64_t k);
-
-static void product(Step *s, WeightFn *w_at, const void *ctx, int at) {
+// y = x W^T + bias + residual, or x W when trans. The matrix, widened or merged, lies in the workspace; bias
+// is input `at`.
+static void product(Step *s, int at) {
     RefIn x = ref_in(s, 0), bias = ref_in(s, at), residual = ref_in(s, at + 1);
     bool trans = s->node->attr.linear.trans;
-    int64_t k = width_of(x.t), n = width_of(s->node), rows = ref_count(s) / n;
+    const double *w = s->work; // (N, K)
+    int64_t width = width_of(s->node->in[1]), k = width_of(x.t), n = width_of(s->node),
+            rows = ref_count(s) / n;
     for (int64_t r = 0; r < rows; r++)
         for (int64_t j = 0; j < n; j++) {
             double sum = 0;
             for (int64_t i = 0; i < k; i++)
-                sum += ref_get(&x, r * k + i) * (trans ? w_at(ctx, i, j) : w_at(ctx, j, i));
+                sum += ref_get(&x, r * k + i) * (trans ? w[i * width + j] : w[j * width + i]);
             if (bias.t) sum += ref_get(&bias, j);
             if (residual.t) sum += ref_get(&residual, r * n + j);
             ref_put(s, r * n + j, sum);
         }
 }
 
-static double plain_weight(const void *ctx, int64_t n, int64_t k) {
-    const RefIn *w = ctx;
-    return ref_get(w, n * w->t->shape.dim[1] + k);
+static Err matrix_prepare(Backend *be, Step *s) {
+    s->work_bytes = sizeof(double) * (size_t)shape_count(s->node->in[1]->shape);
+    return ERR_OK;
 }
 
-REF_OP(linear) {
+REF_OP_WORK(linear, matrix_prepare) {
     RefIn w = ref_in(s, 1);
-    product(s, plain_weight, &w, 2);
+    double *wide = s->work;
+    for (int64_t i = 0; i < shape_count(w.t->shape); i++) wide[i] = ref_get(&w, i);
+    product(s, 2);
 }
 
 // (N, K) = dy^T x, summed over rows.
@@ -42,23 +45,8 @@ REF_OP(linear_dw) {
                 y[i * k + j] += ref_get(&dy, r * n + i) * ref_get(&x, r * k + j);
 }
 
-// The merged matrix W + scale B A is made in the workspace.
-typedef struct Merged {
-    const double *w; // (N, K)
-    int64_t k;
-} Merged;
-
-static double merged_weight(const void *ctx, int64_t n, int64_t k) {
-    const Merged *m = ctx;
-    return m->w[n * m->k + k];
-}
-
-static Err lora_linear_prepare(Backend *be, Step *s) {
-    s->work_bytes = sizeof(double) * (size_t)shape_count(s->node->in[1]->shape);
-    return ERR_OK;
-}
-
-REF_OP_WORK(lora_linear, lora_linear_prepare) {
+// W + scale B A
+REF_OP_WORK(lora_linear, matrix_prepare) {
     RefIn w = ref_in(s, 1), a = ref_in(s, 2), b = ref_in(s, 3);
     int64_t n = w.t->shape.dim[0], k = w.t->shape.dim[1], r = a.t->shape.dim[0];
     double *merged = s->work;
@@ -68,7 +56,7 @@ REF_OP_WORK(lora_linear, lora_linear_prepare) {
             for (int64_t q = 0; q < r; q++) sum += ref_get(&b, i * r + q) * ref_get(&a, q * k + j);
             merged[i * k + j] = ref_get(&w, i * k + j) + s->node->attr.linear.scale * sum;
         }
-    product(s, merged_weight, &(Merged){merged, k}, 4);
+    product(s, 4);
 }
 
 // Element (i, j) of matrix m of x, transposed or not.

@@ -240,6 +240,54 @@ TEST(a_cut_or_changed_bundle_is_refused) {
     }
 }
 
+static void set_byte(const char *path, size_t place, int byte) {
+    FILE *f = fopen(path, "r+b");
+    if (!f || fseek(f, (long)place, SEEK_SET) || fputc(byte & 255, f) < 0 || fclose(f)) abort();
+}
+
+// Every bit of both ends and of a header, one bit of bytes in between.
+TEST(no_bit_can_change) {
+    for (int zstd = 0; zstd < 2; zstd++) {
+        size_t len, tried = 0;
+        unlink(at("v.tar"));
+        make(at("v.tar"), zstd);
+        CHECK_OK(bundle_verify(at("v.tar")));
+        char *bytes = slurp(at("v.tar"), &len);
+        for (size_t n = 0; n < len * 8; n += n < 64 * 8 || n > (len - 600) * 8 ? 1 : 8 * 1511 + 1) {
+            set_byte(at("v.tar"), n / 8, bytes[n / 8] ^ 1 << n % 8);
+            CHECK_MSG(bundle_verify(at("v.tar")) == ERR_FORMAT, "bit %zu of %zu: taken", n,
+                      len * 8);
+            set_byte(at("v.tar"), n / 8, bytes[n / 8]);
+            tried++;
+        }
+        CHECK(tried > 3000);
+        CHECK_OK(bundle_verify(at("v.tar")));
+        put(at("w.tar"), bytes, len - 512);
+        CHECK_ERR(bundle_verify(at("w.tar")), ERR_FORMAT, "not the file that was sealed");
+        free(bytes);
+    }
+}
+
+// The seal disturbs neither tar nor zstd, which tar calls.
+TEST(tar_reads_it) {
+    bool has_zstd = !system("command -v zstd >/dev/null");
+    if (!has_zstd) puts("no zstd here: only plain bundles are tried");
+    for (int zstd = 0; zstd <= has_zstd; zstd++) {
+        char command[2048];
+        unlink(at("t.tar"));
+        make(at("t.tar"), zstd);
+        snprintf(
+            command, sizeof command,
+            "cd '%s' && rm -rf x && mkdir x && tar xf t.tar -C x 2>x/said && head -c 150001 state-0 | cmp - "
+            "x/state && test -s x/manifest.json && ! test -s x/said",
+            at(""));
+        CHECK_EQ(system(command), 0);
+        if (!zstd) continue;
+        snprintf(command, sizeof command, "cd '%s' && zstd -q -t <t.tar", at(""));
+        CHECK_EQ(system(command), 0);
+    }
+}
+
 TEST(a_file_that_is_no_bundle_says_so) {
     Bundle *b;
     CHECK_ERR(bundle_open(&b, "no/such.tar"), ERR_IO, "no/such.tar");

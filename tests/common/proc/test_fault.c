@@ -34,10 +34,10 @@ TEST(nothing) {
     CHECK(!f);
     CHECK_OK(parse("", 0));
     CHECK(!f);
-    unsigned a, b, c;
+    ControlDisturb how;
     fault_at(NULL, FAULT_BEFORE, STEP_SCORE, 0, 1);
     CHECK_OK(fault_error(NULL, STEP_SCORE, 0, 1));
-    CHECK(!fault_bells(NULL, &a, &b, &c));
+    CHECK(!fault_messages(NULL, &how));
 }
 
 TEST(a_kill_has_one_place) {
@@ -70,11 +70,16 @@ TEST(errors) {
     CHECK_OK(fault_error(f, STEP_SCORE, 0, 1));
 }
 
-TEST(bells) {
-    unsigned drop, twice, delay;
+TEST(messages) {
+    ControlDisturb how;
     CHECK_OK(parse("bells:100:20:3", 0));
-    CHECK(fault_bells(f, &drop, &twice, &delay));
-    CHECK(drop == 100 && twice == 20 && delay == 3);
+    CHECK(fault_messages(f, &how));
+    CHECK(how.drop == 100 && how.twice == 20 && how.delay == 3 && !how.all);
+    CHECK_OK(parse("messages:1:2:3,delay:1:5", 0));
+    CHECK(fault_messages(f, &how));
+    CHECK(how.drop == 1 && how.twice == 2 && how.delay == 3 && how.all);
+    CHECK_OK(parse("delay:1:5", 0));
+    CHECK(!fault_messages(f, &how));
 }
 
 TEST(delays_are_bounded) {

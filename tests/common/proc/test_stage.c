@@ -243,6 +243,21 @@ TEST(only_own_sections_are_written) {
 
 // ---- Whole runs ----
 
+// The lines of metrics, for free().
+static char *metrics(void) {
+    char path[600];
+    size_t len = 0;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", s.dir);
+    FILE *f = fopen(path, "r");
+    char *text = NULL;
+    ssize_t n = f ? getdelim(&text, &len, 0, f) : -1;
+    die_unless(n > 0, "%s cannot be read", path);
+    fclose(f);
+    return text;
+}
+
+static char *want_metrics; // of the newest reference
+
 // The fingerprint of a run in turn, in one process; 0 after a failed check.
 static uint64_t reference(int set_cnt, const char *const *set) {
     uint64_t theta = 0;
@@ -251,6 +266,8 @@ static uint64_t reference(int set_cnt, const char *const *set) {
     else
         theta = synthetic_theta(&s);
     if (!test_failed() && atomic_load(&s.shared->mistakes)) TEST_FAIL("mistakes in the reference");
+    free(want_metrics);
+    want_metrics = test_failed() ? NULL : metrics();
     synthetic_close(&s);
     return test_failed() ? 0 : theta;
 }
@@ -321,6 +338,10 @@ TEST(no_order_of_events_changes_the_result) {
                       (unsigned long long)seed, (unsigned long long)s.shared->mistakes);
             CHECK_MSG(synthetic_theta(&s) == want, "world %zu, seed %llu: another result", w,
                       (unsigned long long)seed);
+            char *found = metrics();
+            CHECK_MSG(!strcmp(found, want_metrics), "world %zu, seed %llu: metrics are\n%swant\n%s",
+                      w, (unsigned long long)seed, found, want_metrics);
+            free(found);
             synthetic_close(&s);
         }
     }
@@ -333,6 +354,18 @@ TEST(slots_and_replicas_change_nothing) {
                                          {"optim.lag=1", "slots=8", "stages.rewarder.replicas=2"}};
     uint64_t want = reference(2, set[0]);
     for (int i = 1; i < 4 && !test_failed(); i++) CHECK_EQ(reference(3, set[i]), want);
+}
+
+// What a process tells another is where to look: the bytes of its messages do not depend on those of a section.
+static void check_messages(void) {
+    uint64_t bytes = 0, steps = 0;
+    for (int i = 0; i <= run_page_index(&s.run, STAGE_LEARNER, 0); i++) {
+        bytes += s.run.page[i].sent_bytes;
+        for (int k = 0; k < STEP_CNT; k++) steps += s.run.page[i].steps[k];
+    }
+    CHECK(steps >= 5 * 3 * 14 && bytes > 0);
+    CHECK_MSG(bytes <= 64 * steps, "%llu bytes of messages for %llu steps",
+              (unsigned long long)bytes, (unsigned long long)steps);
 }
 
 TEST(processes_compute_what_one_process_does) {
@@ -351,6 +384,7 @@ TEST(processes_compute_what_one_process_does) {
         CHECK_OK(synthetic_processes(&s));
         CHECK_EQ(atomic_load(&s.shared->mistakes), 0);
         CHECK_EQ(synthetic_theta(&s), want);
+        check_messages();
         synthetic_close(&s);
     }
 }

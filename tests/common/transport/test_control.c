@@ -203,7 +203,7 @@ TEST(lost_doubled_and_delayed_bells) {
     if (test_failed()) return;
     CHECK_OK(control_connect(&other, dir, STAGE_SAMPLER, 0, 0));
     int seen[200] = {0}, cnt = 0, none = 0, twice = 0;
-    control_disturb(other, 300, 200, 200, 11);
+    control_disturb(other, &(ControlDisturb){.drop = 300, .twice = 200, .delay = 200, .seed = 11});
     for (uint32_t i = 0; i < 200; i++) {
         control_ring(other, STAGE_DECODER, 1, i, 1);
         bool got;
