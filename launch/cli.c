@@ -35,15 +35,15 @@ const CliCommand cli_commands[] = {
     {"ckpt", "ls|verify|extract|export BUNDLE",
      "what a bundle holds; its adapter for other programs", NULL, ckpt_main},
     {"sample", "MODEL --image F --out F.mp4", "one video from an image, with or without an adapter",
-     "vader-tool", NULL},
+     "vader-tool", NULL, true},
     {"eval", "RUN|CONF [--lora A]", "base model against adapter: videos, table, eval.json",
-     "vader-tool", NULL},
+     "vader-tool", NULL, true},
     {"verify", "RUN", "make a run again, inline, and compare every byte", "vader-tool", NULL},
     {"help", "[KEY]", "the keys of a config, all or one", NULL, help_main},
     {"forward", "DIR --in X --out Y", "run a model part or a golden case on tensors, with its vjp",
-     "vader-tool", NULL},
+     "vader-tool", NULL, true},
     {"doctor", "MODEL_DIR", "check a model folder: keys, shapes, sizes, what this build cannot run",
-     "vader-tool", NULL},
+     "vader-tool", NULL, true},
     {0},
 };
 
@@ -87,10 +87,16 @@ static Err unknown(const char *word) {
     FAIL(ERR_USAGE, "unknown command '%s'; `vader --help` lists them", word);
 }
 
+static bool asks_for_help(const char *word) { return !strcmp(word, "--help") || !strcmp(word, "-h"); }
+
 static Err dispatch(int argc, char **argv) {
     const char *word = argv[1];
     for (const CliCommand *c = cli_commands; c->name; c++) {
         if (strcmp(word, c->name)) continue;
+        if (argc == 3 && asks_for_help(argv[2]) && !c->own_help) {
+            printf("usage: vader %s %s\n\n%s\n", c->name, c->args, c->about);
+            return ERR_OK;
+        }
         if (c->program) return become(c->program, argv); // argv[0] stays, argv[1] is the command
         return c->run(argc - 1, argv + 1);
     }
@@ -99,7 +105,7 @@ static Err dispatch(int argc, char **argv) {
 
 int cli_main(int argc, char **argv) {
     if (argc < 2) return print_help(stderr), 2;
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) return print_help(stdout), 0;
+    if (asks_for_help(argv[1])) return print_help(stdout), 0;
     if (!strcmp(argv[1], "--version")) return puts("vader " VADER_VERSION), 0;
     Err err = dispatch(argc, argv);
     if (err) err_print(0);

@@ -9,6 +9,8 @@
 #ifndef LAUNCH_CLI_H
 #define LAUNCH_CLI_H
 
+#include <stdbool.h>
+
 #include "common/base/err.h"
 
 typedef struct CliCommand {
@@ -17,6 +19,7 @@ typedef struct CliCommand {
     const char *about;                 // one line
     const char *program;               // sibling binary that gets all arguments; NULL: run here
     Err (*run)(int argc, char **argv); // argv[0] is the command's name
+    bool own_help;                     // takes --help itself; else the line of the list is the help
 } CliCommand;
 
 // Ends with a row without name.

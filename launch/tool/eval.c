@@ -4,7 +4,7 @@
 //
 // For every image of eval.images and seed of eval.seeds: two videos, scored by the rewards, a second classifier and
 // V-JEPA, and measured without any model (common/measure). Writes RUN/eval.json and RUN/eval/<image>-<seed>.mp4 (base
-// left, adapter right), prints a table. Without --lora the adapter is that of the run's newest durable update.
+// left, adapter right; a PNG sheet of the frames beside it), prints a table. Without --lora the adapter is that of the run's newest durable update.
 //
 // The work is cut by videos: each worker has models of its own and makes what comes next. Every number depends on image
 // and seed alone, so that any number of workers and threads gives the same bytes.

@@ -9,6 +9,7 @@
 #include "common/measure/motion.h"
 #include "common/measure/picture.h"
 #include "launch/tool/generator.h"
+#include "launch/tool/tool.h"
 
 enum { SEEDS_MAX = 1 << 20, BLUR_SHARE = 64 }; // blur: a 64th of the width
 
@@ -184,13 +185,13 @@ static Err measure_headroom(EvalWorker *w, EvaluationSample *sample) {
 
 static Err write_video(const EvalWorker *w, int sample, const MediaClip *left,
                        const MediaClip *right) {
-    char path[4096];
+    char name[4096];
     MediaClip both = {0};
     const EvaluationAbout *a = &w->job->result->about;
-    snprintf(path, sizeof path, "%s/%s-%d.mp4", w->job->run_dir, a->video[sample / a->seed_cnt],
+    snprintf(name, sizeof name, "%s/%s-%d", w->job->run_dir, a->video[sample / a->seed_cnt],
              sample % a->seed_cnt);
     TRY(media_beside(&both, left, right));
-    Err err = media_write_mp4(path, &both, (int)w->cfg->preview_fps);
+    Err err = encode_clip(&both, name, (int)w->cfg->preview_fps);
     media_clip_fini(&both);
     return err;
 }

@@ -14,6 +14,11 @@
 
 enum { SETTINGS_MAX = 64 };
 
+static const char usage[] =
+    "vader sample MODEL --image FILE --out FILE.mp4 [--lora DIR] [key=value ...]\n\n"
+    "One video that begins with an image, from a Hugging Face folder, with or without an adapter. Keys are those\n"
+    "of a config: seed=1 video.frames=25 video.width=1024 video.height=576 sampler.steps=25 guidance.max=3 ...\n\n";
+
 static Err write_video(const Config *cfg, const float *frames, const char *name) {
     MediaClip clip = {0};
     media_clip_from_raw(&clip, frames, (int)(cfg->frames * cfg->segments), (int)cfg->height,
@@ -62,16 +67,21 @@ static Err make_config(Config **out, const char *model, const char *image, const
 Err tool_sample(int argc, char **argv) {
     const char *lora = NULL, *image = NULL, *out = NULL, *word[SETTINGS_MAX];
     int cnt;
+    bool help = false;
     const Arg table[] = {
         {"image", ARG_STR, &image, "FILE", "the first frame"},
         {"lora", ARG_STR, &lora, "DIR", "an adapter: PEFT folder or diffusers file"},
         {"out", ARG_STR, &out, "FILE.mp4", "the video; a PNG sheet of its frames lies beside it"},
+        {"help", ARG_FLAG, &help, NULL, "this text"},
         {0}};
     TRY(args_parse(table, argc, argv, word, SETTINGS_MAX, &cnt));
+    if (help) {
+        fputs(usage, stdout);
+        args_help(table, stdout);
+        return ERR_OK;
+    }
     if (cnt < 1 || !image || !out)
-        FAIL(
-            ERR_USAGE,
-            "usage: vader sample MODEL --image FILE --out FILE.mp4 [--lora DIR] [seed=N video.frames=N sampler.steps=N ...]");
+        FAIL(ERR_USAGE, "sample: want MODEL, --image and --out; `vader sample --help` says more");
     char *name = strdup(out);
     Config *cfg = NULL;
     die_unless(name, "sample: out of memory");
