@@ -61,8 +61,8 @@ static void add_line(const Progress *p, StrBuf *b, bool narrow) {
             strbuf_printf(b, "  left %d:%02d", (int)eta / 60, (int)eta % 60);
         else
             strbuf_printf(b, "  left %d:%02d h", (int)(eta / 3600), (int)(eta / 60) % 60);
-        if (p->restarts && !narrow) strbuf_printf(b, "  restarts %d", p->restarts);
     }
+    if (p->restarts && !narrow) strbuf_printf(b, "  restarts %d", p->restarts);
 }
 
 // On a terminal the line is redrawn in place, so it must not be wider than that is.
