@@ -15,6 +15,7 @@ typedef struct Progress {
     double reward, grad_norm;
     uint64_t version;
     bool has_reward;
+    int restarts;
 } Progress;
 
 void progress_init(Progress *p, const Config *cfg, const Run *run, uint64_t first_version);

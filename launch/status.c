@@ -20,7 +20,7 @@ static const char *span_text(double s, Arena *a) {
     return arena_printf(a, "%d:%02d h", (int)s / 3600, (int)s / 60 % 60);
 }
 
-static Err print_head(Json *j, const char *dir, bool alive, Arena *a) {
+static Err print_head(Json *j, const char *dir, bool alive, bool *is_over, Arena *a) {
     const char *state;
     int64_t wall, version, updates, restarts, launcher;
     double elapsed, reward = 0, best = 0, norm = 0;
@@ -52,6 +52,7 @@ static Err print_head(Json *j, const char *dir, bool alive, Arena *a) {
         printf(", reward %.4f (best %.4f), |g| %.3g", reward, best, norm);
     }
     printf(", restarts %lld\n\n", (long long)restarts);
+    *is_over = over || !alive;
     return ERR_OK;
 }
 
@@ -89,13 +90,14 @@ static Err print_steps(Json *p) {
         TRY(json_want_str(step[i], "step", &name));
         TRY(json_want_i64(step[i], "cnt", &n));
         TRY(json_want_f64(step[i], "mean_s", &mean));
-        printf("%s%s %lld x %.3g s", i ? ", " : "", name, (long long)n, mean);
+        printf("%s%s %lld x %.3g s", i ? ", " : "             ", name, (long long)n, mean);
     }
-    putchar('\n');
+    if (cnt) putchar('\n');
     return ERR_OK;
 }
 
-static Err print_process(Json *p, Arena *a) {
+// The share of its time under each heading, what it does now (of a run that is over: nothing), the steps it did.
+static Err print_process(Json *p, bool over, Arena *a) {
     const char *name, *doing;
     double time[RUN_TIME_CNT], all = 0;
     int64_t pid, bytes, restarts;
@@ -108,42 +110,53 @@ static Err print_process(Json *p, Arena *a) {
     TRY(doing_text(p, a, &doing));
     if (cnt != RUN_TIME_CNT) FAIL(ERR_FORMAT, "%s: time_s has %d values", json_label(p), cnt);
     for (int i = 0; i < cnt; i++) all += time[i];
-    printf("%-12s %8lld  %-32s", name, (long long)pid, doing);
+    printf("%-12s", name);
     for (int i = 0; i < cnt; i++) printf(" %5.1f%%", all > 0 ? 100 * time[i] / all : 0);
-    printf(" %8.1f MiB %8lld  ", (double)bytes / (1 << 20), (long long)restarts);
+    printf(" %8.1f MiB %8lld", (double)bytes / (1 << 20), (long long)restarts);
+    if (!over) printf(" %8lld  %s", (long long)pid, doing);
+    putchar('\n');
     return print_steps(p);
 }
 
-static Err print_processes(Json *j, Arena *a) {
+static Err print_processes(Json *j, bool over, Arena *a) {
     Json **p = arena_array(a, Json *, LIST_MAX);
     int cnt;
     TRY(json_want_objects(j, "processes", p, LIST_MAX, &cnt));
-    printf("%-12s %8s  %-32s %6s %6s %6s %6s %12s %8s  %s\n", "process", "pid", "is doing", "busy",
-           "input", "room", "other", "memory", "restarts", "steps done, mean time");
-    for (int i = 0; i < cnt; i++) TRY(print_process(p[i], a));
+    printf("%-12s %6s %6s %6s %6s %12s %8s%s\n", "process", "busy", "input", "room", "other",
+           "memory", "restarts", over ? "" : "      pid  is doing");
+    for (int i = 0; i < cnt; i++) TRY(print_process(p[i], over, a));
+    return ERR_OK;
+}
+
+static Err print_slot(Json *s, int i, int *free_cnt) {
+    const char *step, *purpose, *stage;
+    int64_t sample, update, segment;
+    TRY(json_want_str(s, "step", &step));
+    TRY(json_want_str(s, "purpose", &purpose));
+    TRY(json_want_str(s, "stage", &stage));
+    TRY(json_want_i64(s, "sample", &sample));
+    TRY(json_want_i64(s, "update", &update));
+    TRY(json_want_i64(s, "segment", &segment));
+    if (!strcmp(step, "free")) {
+        ++*free_cnt;
+        return ERR_OK;
+    }
+    if (i == *free_cnt)
+        printf("\n%-4s %8s %8s  %-8s %s\n", "slot", "sample", "update", "purpose", "next step");
+    printf("%-4d %8lld %8lld  %-8s ", i, (long long)sample, (long long)update, purpose);
+    if (*stage)
+        printf("%s.%lld (%s)\n", step, (long long)segment, stage);
+    else
+        printf("%s\n", step);
     return ERR_OK;
 }
 
 static Err print_slots(Json *j, Arena *a) {
     Json **s = arena_array(a, Json *, LIST_MAX);
-    int cnt;
+    int cnt, free_cnt = 0;
     TRY(json_want_objects(j, "slots", s, LIST_MAX, &cnt));
-    printf("\n%-4s %8s %8s  %-8s %s\n", "slot", "sample", "update", "purpose", "next step");
-    for (int i = 0; i < cnt; i++) {
-        const char *step, *purpose, *stage;
-        int64_t sample, update, segment;
-        TRY(json_want_str(s[i], "step", &step));
-        TRY(json_want_str(s[i], "purpose", &purpose));
-        TRY(json_want_str(s[i], "stage", &stage));
-        TRY(json_want_i64(s[i], "sample", &sample));
-        TRY(json_want_i64(s[i], "update", &update));
-        TRY(json_want_i64(s[i], "segment", &segment));
-        if (*stage)
-            printf("%-4d %8lld %8lld  %-8s %s.%lld (%s)\n", i, (long long)sample, (long long)update,
-                   purpose, step, (long long)segment, stage);
-        else
-            printf("%-4d %8s %8s  %-8s %s\n", i, "", "", "", step);
-    }
+    for (int i = 0; i < cnt; i++) TRY(print_slot(s[i], i, &free_cnt));
+    if (free_cnt) printf("\n%d of %d slots are free\n", free_cnt, cnt);
     return ERR_OK;
 }
 
@@ -151,11 +164,19 @@ static Err show(const char *dir, bool *alive) {
     Err err = ERR_OK;
     Arena a = {0};
     Json *j = NULL;
+    bool over;
     TRY_OUT(run_dir_alive(dir, alive));
-    TRY_OUT(json_open(&j, arena_printf(&a, "%s/" RECORDER_STATUS, dir)));
-    TRY_OUT(print_head(j, dir, *alive, &a));
-    TRY_OUT(print_processes(j, &a));
-    TRY_OUT(print_slots(j, &a));
+    const char *path = arena_printf(&a, "%s/" RECORDER_STATUS, dir);
+    if (access(path, F_OK)) {
+        printf("%s: %s\n", dir,
+               *alive ? "starting: asks the stages what they need"
+                      : "ended before its stages were started");
+        goto out;
+    }
+    TRY_OUT(json_open(&j, path));
+    TRY_OUT(print_head(j, dir, *alive, &over, &a));
+    TRY_OUT(print_processes(j, over, &a));
+    if (!over) TRY_OUT(print_slots(j, &a));
     fflush(stdout);
 out:
     json_close(j);

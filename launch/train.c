@@ -112,12 +112,7 @@ static Err prepare(Training *t) {
     return conductor_new(&t->conductor, t->cfg, &t->run, &t->start);
 }
 
-static Err drive(Training *t) {
-    Progress progress;
-    t->previews = preview_new(t->cfg, &t->run);
-    t->recorder = recorder_new(t->cfg, &t->run, ".");
-    t->checkpoint = (Checkpoint){.cfg = t->cfg, .run = &t->run, .run_dir = "."};
-    progress_init(&progress, t->cfg, &t->run, t->start.ledger.version);
+static Err drive(Training *t, Progress *progress) {
     TRY(supervisor_start(&t->group, t->cfg, &t->run, t->conductor, t->opt->fault, stop_asked));
     for (ConductorNews news = {0}; !news.done && !*stop_asked;) {
         TRY(conductor_poll(t->conductor, &news));
@@ -132,11 +127,21 @@ static Err drive(Training *t) {
         }
         TRY(checkpoint_poll(&t->checkpoint, &news));
         recorder_poll(t->recorder, &news, supervisor_restarts(t->group));
-        progress_show(&progress, &news, supervisor_restarts(t->group));
+        progress_show(progress, &news, supervisor_restarts(t->group));
         if (!news.done) TRY(supervisor_poll(t->group, 20));
     }
-    progress_end(&progress);
     return ERR_OK;
+}
+
+static Err start(Training *t) {
+    Progress progress;
+    t->previews = preview_new(t->cfg, &t->run);
+    t->recorder = recorder_new(t->cfg, &t->run, ".");
+    t->checkpoint = (Checkpoint){.cfg = t->cfg, .run = &t->run, .run_dir = "."};
+    progress_init(&progress, t->cfg, &t->run, t->start.ledger.version);
+    Err err = drive(t, &progress);
+    progress_end(&progress); // before any message
+    return err;
 }
 
 static Err train(const Options *opt, Config *cfg) {
@@ -144,7 +149,10 @@ static Err train(const Options *opt, Config *cfg) {
     for (int i = 0; i < STAGE_CNT; i++) t.run.block_shm[i].fd = -1;
     stop_asked = supervisor_catch_signals();
     Err err = prepare(&t);
-    if (!err) err = drive(&t);
+    if (!err) err = start(&t);
+    if (!err && *stop_asked == 1)
+        fputs("vader: stopping once the running steps are done; a second signal stops at once\n",
+              stderr);
     if (t.group) supervisor_stop(t.group, err != ERR_OK);
     preview_free(t.previews);
     recorder_free(t.recorder, err ? "failed" : *stop_asked ? "stopped" : "ended");
@@ -163,10 +171,14 @@ static Err become_inline(const Options *opt) {
     FAIL(ERR_IO, "%s: %s", program, strerror(errno));
 }
 
-static Err say_stopped(const char *dir) {
+static void say_how_to_go_on(const char *dir, const Config *cfg) {
     if (stop_asked && *stop_asked)
         fprintf(stderr, "vader: stopped; `vader resume %s` goes on\n", dir);
-    return ERR_OK;
+    else
+        fprintf(
+            stderr,
+            "vader: done; the adapter is in %s/ckpt/step-%06lld.tar (vader ckpt export), `vader report %s` shows the run\n",
+            dir, (long long)cfg->updates, dir);
 }
 
 Err train_main(int argc, char **argv) {
@@ -178,7 +190,7 @@ Err train_main(int argc, char **argv) {
     fprintf(stderr, "vader: run directory %s\n", dir);
     Err err = run_dir_make(dir, cfg);
     if (!err) err = opt.is_inline ? become_inline(&opt) : train(&opt, cfg);
-    if (!err) err = say_stopped(dir);
+    if (!err) say_how_to_go_on(dir, cfg);
     config_free(cfg);
     return err;
 }
@@ -197,6 +209,7 @@ static Err resume(const Options *opt) {
                 diff);
         if (!err && opt->set_cnt) err = run_dir_write_config(cfg);
         if (!err) err = opt->is_inline ? become_inline(opt) : train(opt, cfg);
+        if (!err) say_how_to_go_on(opt->target, cfg);
         config_free(cfg);
     }
     arena_free(&arena);
@@ -227,6 +240,5 @@ Err train_resume_main(int argc, char **argv) {
     TRY(parse(&opt, argc, argv));
     TRY(unpack(&opt));
     TRY(run_dir_enter(opt.target, RESUME_WAIT_S));
-    TRY(resume(&opt));
-    return say_stopped(opt.target);
+    return resume(&opt);
 }

@@ -74,6 +74,10 @@ void log_write(LogSite *site, LogLevel level, const char *fmt, ...) {
     }
     line[len++] = '\n';
 
-    if (level >= shown) put(STDERR_FILENO, line + stamp, len - (size_t)stamp);
+    if (level >= shown) {
+        static const char clear[] = "\r\033[K"; // a progress line that is drawn there
+        if (isatty(STDERR_FILENO)) put(STDERR_FILENO, clear, sizeof clear - 1);
+        put(STDERR_FILENO, line + stamp, len - (size_t)stamp);
+    }
     if (file_fd >= 0) put(file_fd, line, len);
 }
