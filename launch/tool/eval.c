@@ -140,6 +140,7 @@ static void report(Eval *v, Err err) {
     if (!v->err) {
         v->err = err;
         v->err_message = strdup(err_text());
+        die_unless(v->err_message, "eval: out of memory for a message");
     }
     pthread_mutex_unlock(&v->lock);
 }

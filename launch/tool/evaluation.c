@@ -35,29 +35,27 @@ static const char *const side_names[EVALUATION_SIDES] = {"base", "tuned"};
 static const char *const headroom_names[EVALUATION_HEADROOMS] = {"real", "base", "frozen",
                                                                  "blurred"};
 
-const char *evaluation_name(Evaluation *e, EvaluationMetric m) {
-    static const char *const model[] = {[CONFIG_REWARD_VIDEOMAE] = "videomae",
-                                        [CONFIG_REWARD_VJEPA] = "vjepa",
-                                        [CONFIG_REWARD_AESTHETIC] = "aesthetic"};
-    if (m < EVALUATION_TERM) return rows[m].name;
-    int i = (int)m - EVALUATION_TERM;
-    return arena_printf(&e->arena, "%s.%d", model[e->about.cfg->reward[i].model], i);
-}
-
-static Row row_of(Evaluation *e, EvaluationMetric m) {
+static Row row_of(const Evaluation *e, int m) {
     if (m < EVALUATION_TERM) return rows[m];
     bool up = e->about.cfg->reward[m - EVALUATION_TERM].weight >= 0;
-    return (Row){evaluation_name(e, m), "", up ? "up" : "down", "a term of the reward, unweighted"};
+    return (Row){e->name[m], "", up ? "up" : "down", "a term of the reward, unweighted"};
 }
 
 // ---- Samples ----
 
 void evaluation_init(Evaluation *e, const EvaluationAbout *about) {
     *e = (Evaluation){.about = *about};
+    static const char *const model[] = {[CONFIG_REWARD_VIDEOMAE] = "videomae",
+                                        [CONFIG_REWARD_VJEPA] = "vjepa",
+                                        [CONFIG_REWARD_AESTHETIC] = "aesthetic"};
     const Config *cfg = about->cfg;
     bool moves = cfg->frames > 1, aims = about->classes.cnt && about->classes.target >= 0;
     for (int m = 0; m < EVALUATION_METRICS; m++)
         e->present[m] = m < EVALUATION_TERM + cfg->reward_cnt;
+    for (int m = 0; m < EVALUATION_TERM; m++) e->name[m] = rows[m].name;
+    for (int i = 0; i < cfg->reward_cnt; i++)
+        e->name[EVALUATION_TERM + i] =
+            arena_printf(&e->arena, "%s.%d", model[cfg->reward[i].model], i);
     e->present[EVALUATION_CLASS_PROB] = aims;
     e->present[EVALUATION_JUDGE_PROB] = e->present[EVALUATION_JUDGE_AGREES] =
         aims && about->has_judge;
@@ -90,7 +88,7 @@ Err evaluation_check(Evaluation *e, int i) {
         for (int m = 0; m < EVALUATION_METRICS; m++)
             if (of_samples(e, m) && !isfinite(v->value[s][m]))
                 FAIL(ERR_NUMERIC, "%s, seed %d, %s video: %s is %s", a->image[i / a->seed_cnt],
-                     i % a->seed_cnt, side_names[s], evaluation_name(e, (EvaluationMetric)m),
+                     i % a->seed_cnt, side_names[s], e->name[m],
                      isnan(v->value[s][m]) ? "NaN" : "infinite");
     if (!isfinite(v->frozen) || !isfinite(v->blurred))
         FAIL(ERR_NUMERIC, "%s, seed %d: V-JEPA's loss of the frozen or blurred video is not finite",
@@ -127,7 +125,7 @@ static Err summarise_metric(Evaluation *e, int m, double *value[EVALUATION_SIDES
             value[s][i] = of_image(e, i, s, m);
             if (!isfinite(value[s][i]))
                 FAIL(ERR_NUMERIC, "%s, %s videos: %s is not finite", e->about.image[i],
-                     side_names[s], evaluation_name(e, (EvaluationMetric)m));
+                     side_names[s], e->name[m]);
         }
         change[i] = value[EVALUATION_TUNED][i] - value[EVALUATION_BASE][i];
     }
@@ -180,7 +178,7 @@ static void print_metrics(Evaluation *e, FILE *out) {
             "difference");
     for (int m = 0; m < EVALUATION_METRICS; m++) {
         if (!e->present[m]) continue;
-        Row r = row_of(e, (EvaluationMetric)m);
+        Row r = row_of(e, m);
         char name[64];
         snprintf(name, sizeof name, "%s%s%s", r.name, *r.unit ? " " : "", r.unit);
         fprintf(out, "%-20s", name);
@@ -306,7 +304,7 @@ static void put_metrics(Evaluation *e, StrBuf *b) {
     strbuf_add(b, "\"metrics\": [");
     for (int m = 0; m < EVALUATION_METRICS; m++) {
         if (!e->present[m]) continue;
-        Row r = row_of(e, (EvaluationMetric)m);
+        Row r = row_of(e, m);
         strbuf_printf(
             b, "%s\n {\"name\": \"%s\", \"unit\": \"%s\", \"better\": \"%s\", \"about\": ", comma,
             r.name, r.unit, r.better);
@@ -329,7 +327,7 @@ static void put_sample(Evaluation *e, StrBuf *b, int i) {
         strbuf_printf(b, ",\n  \"%s\": {", side_names[s]);
         for (int m = 0; m < EVALUATION_METRICS; m++) {
             if (!of_samples(e, m)) continue;
-            strbuf_printf(b, "%s\"%s\": ", comma, evaluation_name(e, (EvaluationMetric)m));
+            strbuf_printf(b, "%s\"%s\": ", comma, e->name[m]);
             put_real(b, e->sample[i].value[s][m]);
             comma = ", ";
         }
@@ -343,7 +341,7 @@ static void put_summary(Evaluation *e, StrBuf *b) {
     strbuf_add(b, "\"summary\": {");
     for (int m = 0; m < EVALUATION_METRICS; m++) {
         if (!e->present[m]) continue;
-        strbuf_printf(b, "%s\n \"%s\": {", comma, evaluation_name(e, (EvaluationMetric)m));
+        strbuf_printf(b, "%s\n \"%s\": {", comma, e->name[m]);
         comma = ",";
         for (int s = 0; s < EVALUATION_SIDES; s++) {
             strbuf_printf(b, "\"%s\": ", side_names[s]);

@@ -78,8 +78,10 @@ typedef struct EvaluationSummary {
 typedef struct Evaluation {
     EvaluationAbout about;
     bool present[EVALUATION_METRICS];
-    EvaluationSample *sample; // image i, seed k at i * seed_cnt + k; written by the caller
-    double *real;             // [image_cnt] V-JEPA's loss; written by the caller
+    const char
+        *name[EVALUATION_METRICS]; // in eval.json: "reward", "videomae.0" as in metrics.jsonl
+    EvaluationSample *sample;      // image i, seed k at i * seed_cnt + k; written by the caller
+    double *real;                  // [image_cnt] V-JEPA's loss; written by the caller
     EvaluationSummary summary[EVALUATION_METRICS];
     BootstrapInterval headroom[EVALUATION_HEADROOMS];
     Arena arena;
@@ -89,10 +91,7 @@ typedef struct Evaluation {
 void evaluation_init(Evaluation *e, const EvaluationAbout *about);
 void evaluation_fini(Evaluation *e); // a zeroed one is fine
 
-// The name in eval.json: "reward", "videomae.0" as in metrics.jsonl. In the arena.
-const char *evaluation_name(Evaluation *e, EvaluationMetric m);
-
-// Every number of a complete sample is finite, else ERR_NUMERIC names image, seed, side and metric.
+// Every number of a complete sample is finite, else ERR_NUMERIC names image, seed, side and metric. Any thread.
 Err evaluation_check(Evaluation *e, int sample);
 
 // Means and intervals. ERR_NUMERIC as above.

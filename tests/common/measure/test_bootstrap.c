@@ -30,7 +30,7 @@ TEST(coins) {
 
 // The interval holds the true mean about as often as it says.
 TEST(holds_the_truth) {
-    enum { N = 40, TIMES = 200 };
+    enum { N = 40, TIMES = 100 };
     int held = 0;
     for (uint64_t k = 0; k < TIMES; k++) {
         double x[N];
@@ -41,7 +41,7 @@ TEST(holds_the_truth) {
         CHECK(v.low < v.mean && v.mean < v.high);
         CHECK_NEAR((v.high - v.low) / 2, 1.96 * 2 / sqrt(N), 0.35);
     }
-    CHECK_MSG(held > 0.90 * TIMES && held < 0.98 * TIMES, "%d of %d", held, TIMES);
+    CHECK_MSG(held > 0.86 * TIMES && held < 0.99 * TIMES, "%d of %d", held, TIMES);
 }
 
 // The same draws for base, tuned and difference: what is shifted or scaled stays so.

@@ -3,7 +3,7 @@
 #include "common/measure/motion.h"
 #include "tests/test.h"
 
-enum { SIDE = 128, FRAMES = 5, WAVES = 60 };
+enum { SIDE = 128, FRAMES = 5, WAVES = 40 };
 
 // A sum of waves, 5 to 160 pixels long, whose amplitude grows with their length, as in photographs.
 typedef struct Texture {
@@ -19,7 +19,7 @@ static Texture make_texture(uint64_t seed) {
         t.fy[i] = sin(angle) / length;
         t.fx[i] = cos(angle) / length;
         t.phase[i] = 2 * M_PI * (double)rng_uniform(&r, 3 * (uint64_t)i + 2);
-        t.amplitude[i] = 0.018 * pow(length / 30, 0.7);
+        t.amplitude[i] = 0.022 * pow(length / 30, 0.7);
     }
     return t;
 }
