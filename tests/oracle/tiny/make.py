@@ -55,23 +55,23 @@ def make_clips(a):
 
 def make_encoder(a):
     import train
-    train.train_encoder(a.work / "svd/image_encoder", a.work, a.device, 11, steps(a, 1500), 64, limit=a.limit.get("encoder"))
+    train.train_encoder(a.work / "svd/image_encoder", a.work, a.device, 11, steps(a, 700), 64, limit=a.limit.get("encoder"))
 
 
 def make_vae(a):
     import train
-    train.train_vae(a.work / "svd/vae", a.work, a.device, 12, steps(a, 9000), steps(a, 1000), 16, a.latents, (32, 64, 64, 64), 1, limit=a.limit.get("vae"))
+    train.train_vae(a.work / "svd/vae", a.work, a.device, 12, steps(a, 3300), steps(a, 1000), 16, a.latents, (32, 64, 64, 64), 1, limit=a.limit.get("vae"))
 
 
 def make_unet(a):
     import train
-    train.train_unet(a.work / "svd/unet", a.work / "svd", a.work, a.device, 13, steps(a, 6000), a.batch, (64, 128), 1, steps(a, 8000),
+    train.train_unet(a.work / "svd/unet", a.work / "svd", a.work, a.device, 13, steps(a, 2500), a.batch, (64, 128), 1, steps(a, 8000),
                      limit=a.limit.get("unet"))
 
 
 def make_videomae(a):
     import train
-    train.train_videomae(a.work / "videomae", a.work / "svd", a.work, a.device, 14, steps(a, 700), 32, limit=a.limit.get("videomae"))
+    train.train_videomae(a.work / "videomae", a.work / "svd", a.work, a.device, 14, steps(a, 900), 32, limit=a.limit.get("videomae"))
 
 
 def make_judge(a):
@@ -81,7 +81,7 @@ def make_judge(a):
 
 def make_vjepa(a):
     import train
-    train.train_vjepa(a.work / "vjepa", a.work, a.device, 16, steps(a, 3000), 32, limit=a.limit.get("vjepa"))
+    train.train_vjepa(a.work / "vjepa", a.work, a.device, 16, steps(a, 1900), 32, limit=a.limit.get("vjepa"))
 
 
 def make_base(a):
