@@ -103,6 +103,7 @@ $(foreach p,$(PROGRAMS),$(eval $(call program,$(firstword $(subst :, ,$p)),$(las
 test_bins  := $(patsubst %.c,$(B)/%,$(call find,tests,test_*.c))
 bench_bins := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
 fuzz_bins  := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz_bins  := $(if $T,$(foreach f,$(fuzz_bins),$(if $(findstring $T,$f),$f)),$(fuzz_bins))
 helpers    := $(filter-out test_% bench_% fuzz_%,$(notdir $(call find,tests,*.c)))
 helpers    := $(patsubst %.c,$(B)/%.o,$(foreach h,$(helpers),$(call find,tests,$h)))
 objs_all   += $(helpers) $(test_bins:=.o) $(bench_bins:=.o) $(fuzz_bins:=.o)
@@ -149,7 +150,7 @@ lint: all## what the compiler does not check: folders, names, format
 bench: all $(bench_bins)## build and run the benchmarks
 	@set -e; for b in $(bench_bins); do echo "== $$b"; $$b; done
 
-fuzz: $(fuzz_bins)## run each fuzz target for FUZZ_SECONDS, from tests/fuzz/seeds/<name>
+fuzz: $(fuzz_bins)## each fuzz target for FUZZ_SECONDS, from tests/fuzz/seeds/<name>; T=name picks some
 	@set -e; for f in $(fuzz_bins); do name=$${f##*/fuzz_}; echo "== fuzz_$$name"; mkdir -p $(B)/corpus/$$name; \
 	  $$f -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 \
 	  -artifact_prefix=$(B)/ $(B)/corpus/$$name $$(ls -d tests/fuzz/seeds/$$name 2>/dev/null || true); done

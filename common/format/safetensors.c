@@ -162,13 +162,17 @@ static Err metadata_check(const Shard *sh) {
     return ERR_OK;
 }
 
+// Memory that a tensor wants for itself because the file does not align it; one without bytes wants an
+// address too.
+static size_t copy_bytes(const SafetensorsEntry *e) {
+    if ((uintptr_t)e->data % dtype_bytes(e->dtype) == 0) return 0;
+    return e->bytes / 64 * 64 + 64;
+}
+
 // Tensors that do not lie on a multiple of their element size move to memory of their own.
 static Err shard_align(Safetensors *s, Shard *sh) {
     size_t bytes = 0, at = 0;
-    for (size_t i = 0; i < sh->cnt; i++) {
-        const SafetensorsEntry *e = &sh->slots[i].entry;
-        if ((uintptr_t)e->data % dtype_bytes(e->dtype)) bytes += (e->bytes + 63) / 64 * 64;
-    }
+    for (size_t i = 0; i < sh->cnt; i++) bytes += copy_bytes(&sh->slots[i].entry);
     if (!bytes) return ERR_OK;
     sh->copies = aligned_alloc(64, bytes);
     if (!sh->copies)
@@ -176,9 +180,10 @@ static Err shard_align(Safetensors *s, Shard *sh) {
              sh->path, bytes);
     for (size_t i = 0; i < sh->cnt; i++) {
         SafetensorsEntry *e = &sh->slots[i].entry;
-        if ((uintptr_t)e->data % dtype_bytes(e->dtype) == 0) continue;
+        size_t size = copy_bytes(e);
+        if (!size) continue;
         e->data = memcpy(sh->copies + at, e->data, e->bytes);
-        at += (e->bytes + 63) / 64 * 64;
+        at += size;
         s->copied_bytes += e->bytes;
     }
     return ERR_OK;

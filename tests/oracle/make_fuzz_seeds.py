@@ -34,6 +34,8 @@ put("safetensors", "official", read("official.safetensors"))
 put("safetensors", "empty", safetensors({}, 0))
 put("safetensors", "two", safetensors({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
                                        "b": {"dtype": "F32", "shape": [2, 1], "data_offsets": [1, 9]}}, 9))
+put("safetensors", "nothing", safetensors({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+                                           "b": {"dtype": "F32", "shape": [0, 1], "data_offsets": [1, 1]}}, 1))
 put("torch_zip", "flat.pt", read("flat.pt"))
 put("torch_zip", "deflated.pt", read("deflated.pt"))
 for name in ["nested.pth.tar", "protocol4.pt", "flat.pt", "attack.pt"]:

@@ -17,6 +17,22 @@ const SimdTable *cpu_simd_table(const char *isa) {
     return strcmp(isa, "base") ? NULL : &simd_table_base;
 }
 
+// The best instruction set of this machine, or what VADER_ISA asks for.
+static Err choose_simd(const SimdTable **out) {
+    static const char *const isa[] = {"avx512", "avx2", "base"};
+    const char *want = getenv("VADER_ISA");
+    bool known = !want;
+    *out = NULL;
+    for (int i = 0; i < 3 && !*out; i++) {
+        if (want && strcmp(want, isa[i]) != 0) continue;
+        known = true;
+        *out = cpu_simd_table(isa[i]);
+    }
+    if (!known) FAIL(ERR_USAGE, "VADER_ISA is %s, want avx512, avx2 or base", want);
+    if (!*out) FAIL(ERR_DEVICE, "VADER_ISA is %s, which this machine does not have", want);
+    return ERR_OK;
+}
+
 const Tensor *cpu_constant(Step *step, const Tensor *w) {
     const Tensor *root = w->base ? w->base : w;
     if (root->op != OP_WEIGHT || root == w) return root->op == OP_WEIGHT ? w : NULL;
@@ -41,6 +57,8 @@ static void cpu_close(Backend *be) {
 }
 
 Err backend_open_cpu(Backend **out, BackendOptions opt) {
+    const SimdTable *simd;
+    TRY(choose_simd(&simd));
     CpuDevice *dev = calloc(1, sizeof *dev);
     Backend *be = calloc(1, sizeof *be);
     Kernel *kernel = calloc(OP_COUNT, sizeof *kernel);
@@ -48,8 +66,7 @@ Err backend_open_cpu(Backend **out, BackendOptions opt) {
 #define OP(name, inputs_min, inputs_max, flags) kernel[OP_##name] = cpu_kernel_##name;
 #include "common/tensor/op.def"
 #undef OP
-    static const char *const isa[] = {"avx512", "avx2", "base"};
-    for (int i = 0; !dev->simd; i++) dev->simd = cpu_simd_table(isa[i]);
+    dev->simd = simd;
     *be = (Backend){.name = "cpu",
                     .opt = opt,
                     .kernel = kernel,

@@ -14,7 +14,9 @@
 // cpu.c collects them into the backend's table. What loops over elements lives in simd/: those
 // files are compiled once per instruction set, each function is SIMD(name) there, has a row in
 // simd/simd.def, and is called through dev->simd, which is chosen once when the device is opened.
-// Files in cpu/ itself are compiled for the baseline: they only cut work into chunks.
+// The environment variable VADER_ISA (avx512, avx2 or base) overrides the choice, so that every build
+// can be tested and measured on one machine. Files in cpu/ itself are compiled for the baseline: they
+// only cut work into chunks.
 #ifndef COMMON_TENSOR_CPU_CPU_H
 #define COMMON_TENSOR_CPU_CPU_H
 

@@ -287,6 +287,24 @@ TEST(tensors_that_the_file_does_not_align_are_copied) {
     }
 }
 
+TEST(tensors_without_bytes_are_aligned_too) {
+    for (int pad = 0; pad < 8; pad++) {
+        Safetensors *s;
+        unsigned char *file;
+        char header[200];
+        snprintf(
+            header, sizeof header,
+            "{\"u\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"w\":{\"dtype\":\"F64\",\"shape\":[0,2],"
+            "\"data_offsets\":[1,1]}}%*s",
+            pad, "");
+        CHECK_OK(open_header(&s, header, 1, &file));
+        CHECK_EQ((uintptr_t)safetensors_find(s, "w")->data % 8, 0);
+        CHECK_EQ(safetensors_copied_bytes(s), 0);
+        safetensors_close(s);
+        free(file);
+    }
+}
+
 TEST(a_file_cut_anywhere_is_refused) {
     size_t len;
     unsigned char *all = slurp(official, &len);

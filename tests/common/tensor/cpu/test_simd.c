@@ -75,3 +75,24 @@ TEST(halves_widen_exactly) {
         CHECK(!memcmp(got, want, sizeof got));
     }
 }
+
+TEST(the_environment_chooses) {
+    static const char *const isa[] = {"avx512", "avx2", "base"};
+    Backend *be = NULL;
+    char *before = getenv("VADER_ISA") ? strdup(getenv("VADER_ISA")) : NULL, text[64];
+    for (int i = 0; i < 3; i++) {
+        setenv("VADER_ISA", isa[i], 1);
+        if (!cpu_simd_table(isa[i])) {
+            CHECK_ERR(backend_open(&be, "cpu", (BackendOptions){.threads = 1}), ERR_DEVICE, isa[i]);
+            continue;
+        }
+        CHECK_OK(backend_open(&be, "cpu", (BackendOptions){.threads = 1}));
+        be->fingerprint(be, text, sizeof text);
+        CHECK_MSG(strstr(text, isa[i]), "%s where %s was asked for", text, isa[i]);
+        backend_close(be);
+    }
+    setenv("VADER_ISA", "sse9", 1);
+    CHECK_ERR(backend_open(&be, "cpu", (BackendOptions){.threads = 1}), ERR_USAGE, "sse9");
+    before ? setenv("VADER_ISA", before, 1) : unsetenv("VADER_ISA");
+    free(before);
+}
