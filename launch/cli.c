@@ -87,7 +87,9 @@ static Err unknown(const char *word) {
     FAIL(ERR_USAGE, "unknown command '%s'; `vader --help` lists them", word);
 }
 
-static bool asks_for_help(const char *word) { return !strcmp(word, "--help") || !strcmp(word, "-h"); }
+static bool asks_for_help(const char *word) {
+    return !strcmp(word, "--help") || !strcmp(word, "-h");
+}
 
 static Err dispatch(int argc, char **argv) {
     const char *word = argv[1];

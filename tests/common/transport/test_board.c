@@ -91,7 +91,8 @@ TEST(tags_and_notes) {
     CHECK_EQ(board_tag(b, 1), 5); // sample 1 and 4 share row and tag
     CHECK(board_row(b, 1) == board_row(b, 4));
     board_row_note(b, 5)->grad_norm = 3;
-    CHECK_NEAR(board_row_note(b, 2)->grad_norm, 0, 0); // of the update before: not read yet, perhaps
+    CHECK_NEAR(board_row_note(b, 2)->grad_norm, 0,
+               0); // of the update before: not read yet, perhaps
     CHECK_NEAR(board_row_note(b, 11)->grad_norm, 3, 0);
     board_row_note(b, 5)->sample = ~0ull; // the last one: room for all
     CHECK_NEAR(board_note(b, 0)->lr, 0, 0);
