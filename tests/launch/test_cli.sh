@@ -19,6 +19,8 @@ status 2 "unknown command 'forwrad', did you mean 'forward'?" forwrad
 status 2 "unknown command 'xyzzy'" xyzzy
 status 0 "--cotangent FILE" forward --help
 status 0 "--keys" doctor --help
+status 0 "--image FILE" sample --help
+status 0 "usage: vader report RUN" report --help
 
 # Through a link elsewhere the program beside the real binary runs; without one the message says so.
 ln -s "$VADER" "$TMPDIR/link"

@@ -88,7 +88,7 @@ status 0 "aesthetic.0" eval "$TMPDIR/still.yaml" run="$TMPDIR/still" --lora "$TM
 grep -qE "motion|shift|zoom|consistency|diversity|class" "$TMPDIR/still/eval.json" && fail "a video of one frame does not move"
 status 2 "V-JEPA: 1 frames, want at least 2" eval "$TMPDIR/still.yaml" run="$TMPDIR/still" --lora "$TMPDIR/lora.safetensors" \
     eval.vjepa=tests/data/tiny-vjepa
-status 2 "VideoMAE: 1 frames, want at least 2" eval "$run" video.frames=1
+status 2 "needs a video of at least 2 frames, this one has 1" eval "$run" video.frames=1
 sed 's/^reward:.*//' "$TMPDIR/still.yaml" >"$TMPDIR/none.yaml"
 status 2 "no reward is given" eval "$TMPDIR/none.yaml" run="$TMPDIR/still" --lora "$TMPDIR/lora.safetensors"
 

@@ -46,7 +46,7 @@ for f in run-adapter/adapter_model.safetensors photo.mp4 pytorch_lora_weights.sa
     [ -s "$TMPDIR/use/$f" ] || fail "the page's commands did not make $f"
 done
 
-for word in "" --help "a b"; do
+for word in "" --hepl "a b"; do
     "$VADER" report $word >"$out" 2>&1
     [ $? = 2 ] || fail "report $word: want status 2"
 done

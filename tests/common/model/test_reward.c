@@ -179,7 +179,7 @@ TEST(refused) {
     {
         Scored s;
         CHECK_ERR(score_open(&s, "cpu", &VIDEOMAE, 1, (RewardVideo){.frames = 1, .segments = 1}),
-                  ERR_USAGE, "VideoMAE: 1 frames, want at least 3");
+                  ERR_USAGE, "needs a video of at least 3 frames, this one has 1");
         score_close(&s);
     }
     video.segments = 3;
