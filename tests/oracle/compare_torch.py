@@ -8,8 +8,9 @@
            --twin "--layout nchw --checkpoint both"        options of vader_torch.py: then none is tried out
 
 agree   Both make five updates from the same config and seed. Reward, gradient norm and the adapter after every update agree
-        to 1e-3 relative (adapter: L2 of all matrices; B alone, all of which was learned, is shown beside it). Where they do
-        not, the twin is run again in another memory layout: how far PyTorch is from itself by then is printed, too.
+        to 1e-3 relative (adapter: L2 of all matrices; B alone, all of which was learned, is shown beside it). PyTorch computes
+        without channels last here, which is nearer to float64. Where they do not agree it is run again with channels last: how
+        far PyTorch is from itself by then is printed, too.
 speed   What makes PyTorch fastest on this machine is tried out first: memory layout, waiting threads that sleep, a malloc
         that keeps its memory. Then runs of both take turns (A B A B …), each a fresh process; what is timed begins when the
         first update is complete, so that loading, compiling and warming up are left out, and ends before vader's sampler
@@ -208,7 +209,7 @@ def agree(programs, out):
 
     run, _ = programs.vader(AGREE, "ckpt.every=1")
     vader = with_adapters(run, [adapter_of_bundle(run, u, programs.work / "adapter.safetensors") for u in range(1, AGREE + 1)])
-    torch = twin()
+    torch = twin(*([] if programs.args.twin else ["--layout", "nchw"]))
     rows = differences(vader, torch)
     show("vader and PyTorch", rows)
     held = [row[name] for row in rows for name in ("reward", "grad_norm", "adapter")]
@@ -216,7 +217,7 @@ def agree(programs, out):
     print(f"reward, gradient norm, adapter: {worst:.1e} at most, {'within' if good else 'NOT within'} {TOLERANCE:g}\n")
     out["agree"] = {"vader": [line for line, _ in vader], "torch": [line for line, _ in torch], "differences": rows, "worst": worst, "good": good}
     if not good and not programs.args.twin:
-        show("PyTorch and PyTorch in another memory layout", differences(twin("--layout", "nchw"), torch))
+        show("PyTorch with channels last and PyTorch without", differences(twin(), torch))
     return good
 
 
