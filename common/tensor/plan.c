@@ -476,8 +476,8 @@ static Err check_finite(const Plan *p, const Step *s) {
     return ERR_OK;
 }
 
-Err plan_run(Plan *p) {
-    for (int i = 0; i < p->step_cnt; i++) {
+static Err run_steps(Plan *p, int from, int to) {
+    for (int i = from; i < to; i++) {
         Step *s = &p->step[i];
         int64_t start = p->observer ? clock_ns() : 0;
         p->be->kernel[s->node->op].run(p->be, s);
@@ -485,4 +485,25 @@ Err plan_run(Plan *p) {
         if (p->opt.check) TRY(check_finite(p, s));
     }
     return ERR_OK;
+}
+
+// The first step after the one that makes t; 0 if none does.
+static int step_after(const Plan *p, const Tensor *t) {
+    int s = p->step_cnt;
+    while (s > 0 && p->step[s - 1].node != root_of(t)) s--;
+    return s;
+}
+
+Err plan_run(Plan *p) { return run_steps(p, 0, p->step_cnt); }
+
+Err plan_run_until(Plan *p, const Tensor *output) { return run_steps(p, 0, step_after(p, output)); }
+
+Err plan_run_after(Plan *p, const Tensor *output) {
+    return run_steps(p, step_after(p, output), p->step_cnt);
+}
+
+double plan_flops_until(const Plan *p, const Tensor *output) {
+    double flops = 0;
+    for (int s = step_after(p, output); s > 0; s--) flops += op_flops(p->step[s - 1].node);
+    return flops;
 }

@@ -67,6 +67,13 @@ void *plan_data(const Plan *plan, const Tensor *tensor);
 // Runs all steps. Fails only in check mode: ERR_NUMERIC "<node>: NaN at element 17 of (2, 3)".
 Err plan_run(Plan *plan);
 
+// The same run in two parts: the steps up to the one that makes an output, later the others. Inputs that only later
+// steps read (a cotangent) may be written and bound in between; any other run of the plan voids the first part.
+Err plan_run_until(Plan *plan, const Tensor *output);
+Err plan_run_after(Plan *plan, const Tensor *output);
+// Floating point operations of the first part.
+double plan_flops_until(const Plan *plan, const Tensor *output);
+
 // Called after each step with its node and storage, for dumps and profiles; NULL = none.
 typedef void PlanObserver(void *ctx, const Tensor *node, const void *data, int64_t ns);
 void plan_observe(Plan *plan, PlanObserver *fn, void *ctx);

@@ -157,6 +157,44 @@ TEST(runs_do_not_remember) {
     }
 }
 
+// Cotangents that come between the two parts, as another process would send them.
+static void two_parts(uint64_t seed, int k, Backend *be) {
+    RANDOM_GRAPH(r);
+    PLAN(p);
+    static const double zeros[2 * 3 * 7 * 8]; // no tensor of these graphs is larger
+    Outcome whole;
+    CHECK_OK(random_graph_build(&r, seed, OPS, true, seed % 2));
+    CHECK_OK(outcome_of(&whole, &r, be, (PlanOptions){0}));
+    CHECK_OK(plan_new(&p, r.g, be, (PlanOptions){0}));
+    double part = plan_flops_until(p, r.out[k]), all = plan_memory(p)->flops;
+    CHECK(part >= 0 && part < all);
+    CHECK_OK(values_feed(p, r.g));
+    for (int i = 0; i < RANDOM_OUTPUTS; i++) CHECK_OK(plan_write(p, r.cot[i], zeros));
+    CHECK_OK(plan_run_until(p, r.out[k]));
+    double *first = values_read(be, p, r.out[k]);
+    bool same = !memcmp(first, whole.value[k], sizeof *first * (size_t)whole.cnt[k]);
+    CHECK_MSG(same, "seed %llu: output %d of the first part", (unsigned long long)seed, k);
+    CHECK_OK(values_feed(p, r.g));
+    CHECK_OK(plan_run_after(p, r.out[k]));
+    for (int i = 0; i < RANDOM_OUTPUTS + RANDOM_INPUTS; i++) {
+        const Tensor *t = i < RANDOM_OUTPUTS ? r.out[i] : r.dx[i - RANDOM_OUTPUTS];
+        if (!t) continue;
+        double *value = values_read(be, p, t);
+        same = !memcmp(value, whole.value[i], sizeof *value * (size_t)whole.cnt[i]);
+        CHECK_MSG(same, "seed %llu: value %d in two parts", (unsigned long long)seed, i);
+        free(value);
+    }
+    free(first);
+    outcome_free(&whole);
+}
+
+TEST(a_run_in_two_parts) {
+    open_devices();
+    for (int d = 0; d < DEVICES; d++)
+        for (uint64_t seed = 1; seed <= SEEDS && !test_failed(); seed++)
+            two_parts(seed, (int)(seed % RANDOM_OUTPUTS), device[d]);
+}
+
 // ---- Memory ------------------------------------------------------------------------------------
 
 // x (1024) -> eight exps in a row -> y: in place all the way.
