@@ -2,6 +2,9 @@
 //
 // One decode call is one video: a chunk of decode.chunk frames. A plan exists for each chunk length that the
 // run needs: full chunks and the shorter last one, of the scored frames and of a whole segment.
+//
+// Scored frames are decoded by the first part of the plan that pulls their gradient back: when `pull` finds the
+// activations still there, only the second part runs. decode.keep such plans take turns, each with its own memory.
 #include "decoder/decoder.h"
 
 #include <math.h>
@@ -16,16 +19,18 @@
 #include "common/stages/setup.h"
 #include "common/tensor/grad.h"
 
-enum { PLANS_MAX = 4 };
+enum { PLANS_MAX = 4, KEEP_MAX = 16 };
 
-// Decoding, or its vjp, of n frames.
+// Decoding of n frames, or decoding and its vjp.
 typedef struct ChunkPlan {
     int64_t n;
     Graph *graph;
     Plan *plan;
-    Tensor *z;   // (1, n, h, w, C) latents of the denoiser
-    Tensor *cot; // vjp: (1, n, H, W, 3)
-    Tensor *out; // frames (1, n, H, W, 3), or dR/dz
+    Tensor *z;       // (1, n, h, w, C) latents of the denoiser
+    Tensor *frames;  // (1, n, H, W, 3)
+    Tensor *cot;     // vjp: dR/dframes
+    Tensor *grad;    // vjp: dR/dz
+    uint64_t opened; // vjp: when its first part ran, counted in decodings; 0: no activations of use
 } ChunkPlan;
 
 typedef struct Decoder {
@@ -34,12 +39,13 @@ typedef struct Decoder {
     ModelPart *part;
     Params *params;
     VaeTemporalConfig vae;
-    ChunkPlan decode[PLANS_MAX], pull[PLANS_MAX];
+    ChunkPlan decode[PLANS_MAX], pull[KEEP_MAX][PLANS_MAX];
+    uint64_t decodings;
     Graph *encode_graph;
     Plan *encode_plan;
     Tensor *image, *latent;              // (1, 1, H, W, 3) in [-1, 1]; (1, 1, h, w, C)
     float *noise;                        // (3, H, W), at work
-    float *frames;                       // the last chunk of a segment, for the hand-over
+    float *z, *frames;                   // of one chunk, at work
     int64_t h, w, frame_cnt, latent_cnt; // latent size; values of one frame, of one latent frame
 } Decoder;
 
@@ -51,15 +57,14 @@ static Err build_chunk(Decoder *d, ChunkPlan *c, bool vjp) {
     NN nn = {.g = g, .params = d->params};
     c->z = graph_input(g, "latents", DTYPE_F32, SHAPE(1, n, d->h, d->w, channels));
     Tensor *scaled = op_affine(g, c->z, 1 / d->vae.scaling_factor, 0);
-    Tensor *frames = vae_temporal_decode(
-        &nn, &d->vae, scaled, (VaeTemporalOptions){.recompute = vjp && d->cfg->recompute});
+    c->frames = vae_temporal_decode(&nn, &d->vae, scaled,
+                                    (VaeTemporalOptions){.recompute = vjp && d->cfg->recompute});
+    graph_output(g, &c->frames, "frames");
     TRY(graph_check(g));
-    c->out = frames;
-    if (vjp) {
-        c->cot = graph_input(g, "dR/dframes", DTYPE_F32, frames->shape);
-        TRY(grad_build(g, 1, &frames, &c->cot, 1, &c->z, &c->out));
-    }
-    graph_output(g, &c->out, vjp ? "dR/dlatents" : "frames");
+    if (!vjp) return ERR_OK;
+    c->cot = graph_input(g, "dR/dframes", DTYPE_F32, c->frames->shape);
+    TRY(grad_build(g, 1, &c->frames, &c->cot, 1, &c->z, &c->grad));
+    graph_output(g, &c->grad, "dR/dlatents");
     return graph_check(g);
 }
 
@@ -74,7 +79,7 @@ static Err add_chunk(Decoder *d, ChunkPlan *table, int64_t n, bool vjp, bool dry
     if (c->n || !n) return ERR_OK;
     c->n = n;
     TRY(build_chunk(d, c, vjp));
-    snprintf(title, sizeof title, "%s of %lld frames", vjp ? "vjp of decoding" : "decoding",
+    snprintf(title, sizeof title, "%s of %lld frames", vjp ? "decoding and its vjp" : "decoding",
              (long long)n);
     TRY(setup_plan(&c->plan, c->graph, d->be, d->cfg, dry, title, out));
     setup_note_plan(sp, c->plan);
@@ -89,6 +94,44 @@ static ChunkPlan *find_chunk(ChunkPlan *table, int64_t n) {
     die("decoder: no plan of %lld frames", (long long)n);
 }
 
+// Of the plans for n frames the one that has waited longest, or has nothing that is waited for.
+static ChunkPlan *longest_kept(Decoder *d, int64_t n) {
+    ChunkPlan *best = find_chunk(d->pull[0], n);
+    for (int k = 1; k < d->cfg->decode_keep; k++) {
+        ChunkPlan *c = find_chunk(d->pull[k], n);
+        if (c->opened < best->opened) best = c;
+    }
+    return best;
+}
+
+// The plan that holds the activations of the latents in d->z; NULL: none does.
+static ChunkPlan *find_kept(Decoder *d, int64_t n) {
+    size_t bytes = (size_t)(n * d->latent_cnt) * sizeof(float);
+    for (int k = 0; k < d->cfg->decode_keep; k++) {
+        ChunkPlan *c = find_chunk(d->pull[k], n);
+        if (c->opened && !memcmp(plan_data(c->plan, c->z), d->z, bytes)) return c;
+    }
+    return NULL;
+}
+
+// Decodes the latents in d->z into frames and keeps what the gradient needs.
+static Err open_chunk(Decoder *d, int64_t n, float *frames, ChunkPlan **out) {
+    ChunkPlan *c = *out = longest_kept(d, n);
+    c->opened = 0;
+    memcpy(plan_data(c->plan, c->z), d->z, (size_t)(n * d->latent_cnt) * sizeof(float));
+    TRY(plan_bind(c->plan, c->frames, frames));
+    TRY(plan_run_until(c->plan, c->frames));
+    c->opened = ++d->decodings;
+    return ERR_OK;
+}
+
+// The second part takes the activations' memory for its own.
+static Err close_chunk(ChunkPlan *c, const float *cot) {
+    c->opened = 0;
+    TRY(plan_bind(c->plan, c->cot, (void *)(uintptr_t)cot));
+    return plan_run_after(c->plan, c->frames);
+}
+
 static int64_t whole_chunk(const Config *cfg) {
     return cfg->decode_chunk && cfg->decode_chunk < cfg->frames ? cfg->decode_chunk : cfg->frames;
 }
@@ -99,24 +142,31 @@ static int64_t last_chunk(const Config *cfg) {
     return rest ? rest : chunk;
 }
 
+// `pull` as if nothing were kept.
+static void note_flops(const Decoder *d, StagePlan *sp) {
+    const Config *cfg = d->cfg;
+    const ChunkPlan *back = &d->pull[0][0], *whole = &d->decode[0];
+    if (cfg->reward_cnt) {
+        double chunks = (double)frames_scored(cfg) / (double)frames_chunk(cfg);
+        sp->flops[STEP_DECODE] = chunks * plan_flops_until(back->plan, back->frames);
+        sp->flops[STEP_PULL] = chunks * plan_memory(back->plan)->flops;
+    }
+    if (cfg->segments > 1) sp->flops[STEP_HANDOVER] = plan_memory(whole->plan)->flops;
+}
+
 static Err add_chunks(Decoder *d, bool dry, FILE *out, StagePlan *sp) {
     const Config *cfg = d->cfg;
     int64_t scored = frames_scored(cfg), chunk = frames_chunk(cfg);
     uint64_t packed = 0, packed_back = 0;
-    TRY(add_chunk(d, d->decode, chunk, false, dry, out, sp, &packed));
-    TRY(add_chunk(d, d->decode, scored % chunk, false, dry, out, sp, &packed));
-    if (cfg->reward_cnt) { // else nothing is scored, and nothing pulled back
-        TRY(add_chunk(d, d->pull, chunk, true, dry, out, sp, &packed_back));
-        TRY(add_chunk(d, d->pull, scored % chunk, true, dry, out, sp, &packed_back));
-        sp->flops[STEP_PULL] = plan_memory(d->pull[0].plan)->flops / (double)chunk * (double)scored;
+    for (int k = 0; cfg->reward_cnt && k < cfg->decode_keep; k++) { // else nothing is scored
+        TRY(add_chunk(d, d->pull[k], chunk, true, dry, out, sp, &packed_back));
+        TRY(add_chunk(d, d->pull[k], scored % chunk, true, dry, out, sp, &packed_back));
     }
     if (cfg->segments > 1 || cfg->preview_every)
         TRY(add_chunk(d, d->decode, last_chunk(cfg), false, dry, out, sp, &packed));
     if (cfg->preview_every)
         TRY(add_chunk(d, d->decode, whole_chunk(cfg), false, dry, out, sp, &packed));
-    double per_frame = plan_memory(d->decode[0].plan)->flops / (double)chunk;
-    sp->flops[STEP_DECODE] = per_frame * (double)scored;
-    if (cfg->segments > 1) sp->flops[STEP_HANDOVER] = per_frame * (double)last_chunk(cfg);
+    note_flops(d, sp);
     setup_note_backend(sp, d->be, packed + packed_back + plan_memory(d->encode_plan)->packed_bytes);
     return ERR_OK;
 }
@@ -164,13 +214,14 @@ static Err open_models(Decoder *d, bool dry, FILE *table, StagePlan *sp) {
     TRY(add_chunks(d, dry, table, sp));
     TRY(params_finish(d->params));
     note_sizes(d, sp);
-    size_t frame = (size_t)d->frame_cnt * sizeof(float),
-           hand_over = frame * (size_t)last_chunk(cfg);
-    sp->memory[STAGE_MEMORY_BUFFERS] += frame + hand_over;
+    size_t chunk = (size_t)whole_chunk(cfg), frame = (size_t)d->frame_cnt * sizeof(float),
+           latents = (chunk * (size_t)d->latent_cnt * sizeof(float) + 63) / 64 * 64;
+    sp->memory[STAGE_MEMORY_BUFFERS] += frame + chunk * frame + latents;
     if (dry) return ERR_OK;
     d->noise = aligned_alloc(64, frame);
-    d->frames = aligned_alloc(64, hand_over);
-    die_unless(d->noise && d->frames, "decoder: out of memory");
+    d->frames = aligned_alloc(64, chunk * frame);
+    d->z = aligned_alloc(64, latents);
+    die_unless(d->noise && d->frames && d->z, "decoder: out of memory");
     return ERR_OK;
 }
 
@@ -184,7 +235,7 @@ static void close_chunks(ChunkPlan *table) {
 static void decoder_close(void *self) {
     Decoder *d = self;
     close_chunks(d->decode);
-    close_chunks(d->pull);
+    for (int k = 0; k < KEEP_MAX; k++) close_chunks(d->pull[k]);
     plan_free(d->encode_plan);
     graph_free(d->encode_graph);
     backend_close(d->be);
@@ -192,6 +243,7 @@ static void decoder_close(void *self) {
     model_dir_close(d->part);
     free(d->noise);
     free(d->frames);
+    free(d->z);
     free(d);
 }
 
@@ -236,8 +288,9 @@ static Err load_pixels(Decoder *d, StageCtx *ctx, const StageStep *step, float *
     if (!step->segment)
         return media_read_pixels(step->header->source, (int)d->cfg->width, (int)d->cfg->height,
                                  pixels);
-    memcpy(pixels, stage_read(ctx, SECTION_LAST, step->slot, step->segment - 1),
-           (size_t)d->frame_cnt * sizeof(float));
+    const void *last;
+    TRY(stage_read(ctx, SECTION_LAST, step->slot, step->segment - 1, &last));
+    memcpy(pixels, last, (size_t)d->frame_cnt * sizeof(float));
     return ERR_OK;
 }
 
@@ -265,10 +318,15 @@ static Err decoder_encode(void *self, StageCtx *ctx, const StageStep *step) {
 // ---- decode ----
 
 // Previews and sampler hand-over go by the sampler's own latents.
-static const float *clean_latents(StageCtx *ctx, const StageStep *step, bool for_handover) {
+static Err clean_latents(StageCtx *ctx, const StageStep *step, bool for_handover,
+                         const float **out) {
+    const void *x;
     bool ahead = step->header->purpose != SLOT_TRAIN ||
                  (for_handover && stage_run(ctx)->state->sampler_handover);
-    return stage_read(ctx, ahead ? SECTION_X_AHEAD : SECTION_X_0, step->slot, step->segment);
+    SectionKind kind = ahead ? SECTION_X_AHEAD : SECTION_X_0;
+    TRY(stage_read(ctx, kind, step->slot, step->segment, &x));
+    *out = x;
+    return ERR_OK;
 }
 
 // The last frame of a decode of the segment's last chunk, clamped to [0, 1].
@@ -276,9 +334,11 @@ static Err decoder_handover(void *self, StageCtx *ctx, const StageStep *step) {
     Decoder *d = self;
     int64_t n = last_chunk(d->cfg), first = d->cfg->frames - n;
     ChunkPlan *c = find_chunk(d->decode, n);
-    memcpy(plan_data(c->plan, c->z), clean_latents(ctx, step, true) + first * d->latent_cnt,
+    const float *x;
+    TRY(clean_latents(ctx, step, true, &x));
+    memcpy(plan_data(c->plan, c->z), x + first * d->latent_cnt,
            (size_t)(n * d->latent_cnt) * sizeof(float));
-    TRY(plan_bind(c->plan, c->out, d->frames));
+    TRY(plan_bind(c->plan, c->frames, d->frames));
     TRY(plan_run(c->plan));
     const float *out = d->frames + (n - 1) * d->frame_cnt;
     float *last = stage_write(ctx, SECTION_LAST, step->slot, step->segment);
@@ -289,31 +349,41 @@ static Err decoder_handover(void *self, StageCtx *ctx, const StageStep *step) {
     return ERR_OK;
 }
 
-// Copies the latents of scored frames [i, i + n) into the plan's input.
-static void gather(const Decoder *d, const StageStep *step, const float *x, int64_t i, int64_t n,
-                   float *z) {
-    for (int64_t k = 0; k < n; k++) {
-        int64_t f = step->header->purpose == SLOT_TRAIN
-                        ? frames_latent(d->cfg, step->header, step->segment, i + k)
-                        : i + k;
-        memcpy(z + k * d->latent_cnt, x + f * d->latent_cnt, (size_t)d->latent_cnt * sizeof(float));
+// All frames of a preview.
+static Err decode_preview(Decoder *d, const float *x, float *frames) {
+    int64_t total = d->cfg->frames, chunk = whole_chunk(d->cfg);
+    for (int64_t i = 0; i < total; i += chunk) {
+        ChunkPlan *c = find_chunk(d->decode, total - i < chunk ? total - i : chunk);
+        memcpy(plan_data(c->plan, c->z), x + i * d->latent_cnt,
+               (size_t)(c->n * d->latent_cnt) * sizeof(float));
+        TRY(plan_bind(c->plan, c->frames, frames + i * d->frame_cnt));
+        TRY(plan_run(c->plan));
     }
+    return ERR_OK;
+}
+
+// Copies the latents of scored frames [i, i + n) into d->z.
+static void gather(Decoder *d, const StageStep *step, const float *x, int64_t i, int64_t n) {
+    for (int64_t k = 0; k < n; k++)
+        memcpy(d->z + k * d->latent_cnt,
+               x + frames_latent(d->cfg, step->header, step->segment, i + k) * d->latent_cnt,
+               (size_t)d->latent_cnt * sizeof(float));
 }
 
 static Err decoder_decode(void *self, StageCtx *ctx, const StageStep *step) {
     Decoder *d = self;
     bool preview = step->header->purpose != SLOT_TRAIN;
-    int64_t total = preview ? d->cfg->frames : frames_scored(d->cfg),
-            chunk = preview ? whole_chunk(d->cfg) : frames_chunk(d->cfg);
+    int64_t total = frames_scored(d->cfg), chunk = frames_chunk(d->cfg);
     float *frames =
         stage_write(ctx, preview ? SECTION_PREVIEW : SECTION_FRAMES, step->slot, step->segment);
-    const float *x = clean_latents(ctx, step, false);
+    const float *x;
+    TRY(clean_latents(ctx, step, false, &x));
+    if (preview) return decode_preview(d, x, frames);
     for (int64_t i = 0; i < total; i += chunk) {
+        ChunkPlan *c;
         int64_t n = total - i < chunk ? total - i : chunk;
-        ChunkPlan *c = find_chunk(d->decode, n);
-        gather(d, step, x, i, n, plan_data(c->plan, c->z));
-        TRY(plan_bind(c->plan, c->out, frames + i * d->frame_cnt));
-        TRY(plan_run(c->plan));
+        gather(d, step, x, i, n);
+        TRY(open_chunk(d, n, frames + i * d->frame_cnt, &c));
     }
     return ERR_OK;
 }
@@ -323,18 +393,21 @@ static Err decoder_decode(void *self, StageCtx *ctx, const StageStep *step) {
 static Err decoder_pull(void *self, StageCtx *ctx, const StageStep *step) {
     Decoder *d = self;
     int64_t total = frames_scored(d->cfg), chunk = frames_chunk(d->cfg);
-    const float *x = clean_latents(ctx, step, false),
-                *cot = stage_read(ctx, SECTION_GRAD_FRAMES, step->slot, step->segment);
+    const float *x;
+    const void *grad_frames;
+    TRY(clean_latents(ctx, step, false, &x));
+    TRY(stage_read(ctx, SECTION_GRAD_FRAMES, step->slot, step->segment, &grad_frames));
+    const float *cot = grad_frames;
     float *grad = stage_write(ctx, SECTION_GRAD_X_0, step->slot, step->segment);
     int64_t cnt = d->cfg->frames * d->latent_cnt;
     memset(grad, 0, (size_t)cnt * sizeof(float));
     for (int64_t i = 0; i < total; i += chunk) {
         int64_t n = total - i < chunk ? total - i : chunk;
-        ChunkPlan *c = find_chunk(d->pull, n);
-        gather(d, step, x, i, n, plan_data(c->plan, c->z));
-        TRY(plan_bind(c->plan, c->cot, (void *)(uintptr_t)(cot + i * d->frame_cnt)));
-        TRY(plan_run(c->plan));
-        const float *dz = plan_data(c->plan, c->out);
+        gather(d, step, x, i, n);
+        ChunkPlan *c = find_kept(d, n);
+        if (!c) TRY(open_chunk(d, n, d->frames, &c));
+        TRY(close_chunk(c, cot + i * d->frame_cnt));
+        const float *dz = plan_data(c->plan, c->grad);
         for (int64_t k = 0; k < n; k++)
             memcpy(grad + frames_latent(d->cfg, step->header, step->segment, i + k) * d->latent_cnt,
                    dz + k * d->latent_cnt, (size_t)d->latent_cnt * sizeof(float));

@@ -24,12 +24,12 @@ typedef struct Child {
 
 struct Preview {
     const Config *cfg;
-    const Run *run;
+    Run *run;
     Child child[CHILDREN_MAX];
     int child_cnt;
 };
 
-Preview *preview_new(const Config *cfg, const Run *run) {
+Preview *preview_new(const Config *cfg, Run *run) {
     Preview *p = calloc(1, sizeof *p);
     die_unless(p, "preview: out of memory");
     *p = (Preview){.cfg = cfg, .run = run};
@@ -37,13 +37,16 @@ Preview *preview_new(const Config *cfg, const Run *run) {
 }
 
 static Err write_raw(const Preview *p, const char *path, uint32_t slot) {
-    const SectionTable *t = &p->run->state->table;
+    uint64_t bytes = p->run->state->table.bytes[SECTION_PREVIEW];
     FILE *f = fopen(path, "wb");
     if (!f) FAIL(ERR_IO, "%s: %s", path, strerror(errno));
     bool ok = true;
-    for (uint32_t s = 0; s < p->run->state->segments; s++)
-        ok &= fwrite(p->run->block[STAGE_DECODER] + section_at(t, SECTION_PREVIEW, slot, s), 1,
-                     t->bytes[SECTION_PREVIEW], f) == t->bytes[SECTION_PREVIEW];
+    for (uint32_t s = 0; s < p->run->state->segments; s++) {
+        const void *frames;
+        ok &= !run_read(p->run, SECTION_PREVIEW, slot, s, 1, &frames) &&
+              fwrite(frames, 1, bytes, f) == bytes;
+    }
+    run_release(p->run);
     if (fclose(f) || !ok) FAIL(ERR_IO, "%s: %s", path, strerror(errno));
     return ERR_OK;
 }

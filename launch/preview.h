@@ -11,7 +11,7 @@
 typedef struct Preview Preview;
 
 // Works in the run directory. Keeps cfg and run.
-Preview *preview_new(const Config *cfg, const Run *run);
+Preview *preview_new(const Config *cfg, Run *run);
 
 // Takes the frames of a finished preview. The slot may be released when it returns.
 Err preview_take(Preview *p, uint32_t slot);

@@ -109,7 +109,7 @@ static _Noreturn void become_stage(const char *program, char *const argv[], int 
 
 static Err spawn(Supervisor *s, Child *c) {
     const char *name = itinerary_stage_name(c->stage);
-    char program[PATH_BYTES], fds[128], replica[16], incarnation[16], parent[16], log[64];
+    char program[PATH_BYTES], fds[RUN_FDS_BYTES], replica[16], incarnation[16], parent[16], log[64];
     TRY(supervisor_sibling(name, program));
     run_fds(s->run, fds);
     snprintf(replica, sizeof replica, "%d", c->replica);
@@ -302,7 +302,7 @@ static Err wait_for_acks(Supervisor *s, uint32_t epoch) {
 }
 
 static Err recover(Supervisor *s) {
-    uint32_t epoch = atomic_fetch_add(&s->run->state->epoch, 1) + 1;
+    uint32_t epoch = run_new_epoch(s->run);
     s->complete = false;
     TRY(wait_for_acks(s, epoch));
     if (is_stopping(s)) return ERR_OK; // `resume` starts them again

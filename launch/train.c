@@ -146,7 +146,6 @@ static Err start(Training *t) {
 
 static Err train(const Options *opt, Config *cfg) {
     Training t = {.opt = opt, .cfg = cfg, .run = {.state_shm.fd = -1, .board_shm.fd = -1}};
-    for (int i = 0; i < STAGE_CNT; i++) t.run.block_shm[i].fd = -1;
     stop_asked = supervisor_catch_signals();
     Err err = prepare(&t);
     if (!err) err = start(&t);

@@ -69,10 +69,19 @@ static Err write_conditioning(Learner *l, StageCtx *ctx, const StageStep *step,
                               const DenoiseGraph *graph, Plan *plan) {
     float ids[3];
     denoiser_ids(l->denoiser, ids);
-    DenoiseConditioning c = {.image = stage_read(ctx, SECTION_COND, step->slot, step->segment),
-                             .context = stage_read(ctx, SECTION_EMBED, step->slot, step->segment),
-                             .ids = ids};
+    const void *image, *context;
+    TRY(stage_read(ctx, SECTION_COND, step->slot, step->segment, &image));
+    TRY(stage_read(ctx, SECTION_EMBED, step->slot, step->segment, &context));
+    DenoiseConditioning c = {.image = image, .context = context, .ids = ids};
     return denoise_write(graph, plan, &c);
+}
+
+static Err copy_latents(StageCtx *ctx, const StageStep *step, SectionKind kind, float *to,
+                        size_t bytes) {
+    const void *from;
+    TRY(stage_read(ctx, kind, step->slot, step->segment, &from));
+    memcpy(to, from, bytes);
+    return ERR_OK;
 }
 
 // ---- denoise ----
@@ -84,7 +93,7 @@ static Err learner_denoise(void *self, StageCtx *ctx, const StageStep *step) {
     DenoiseJob job = denoiser_job(d, step->header, step->segment);
     TRY(denoiser_use(d, board_theta(stage_board(ctx), step->version), step->version));
     TRY(write_conditioning(l, ctx, step, &d->step, d->step_plan));
-    memcpy(l->x, stage_read(ctx, SECTION_X_K, step->slot, step->segment), bytes);
+    TRY(copy_latents(ctx, step, SECTION_X_K, l->x, bytes));
     TRY(denoise_run(&d->step, d->step_plan, &job, job.window.first,
                     diffusion_end(&d->schedule, job.window), l->x, NULL));
     memcpy(stage_write(ctx, SECTION_X_0, step->slot, step->segment), l->x, bytes);
@@ -98,7 +107,7 @@ static Err redo_window(Learner *l, StageCtx *ctx, const StageStep *step, const D
     Denoiser *d = l->denoiser;
     size_t bytes = (size_t)d->latent_cnt * sizeof(float);
     int last = job->window.first + job->window.cnt - 1;
-    memcpy(l->x, stage_read(ctx, SECTION_X_K, step->slot, step->segment), bytes);
+    TRY(copy_latents(ctx, step, SECTION_X_K, l->x, bytes));
     if (job->window.cnt > 1) {
         TRY(denoiser_use(d, board_theta(stage_board(ctx), step->version), step->version));
         TRY(write_conditioning(l, ctx, step, &d->step, d->step_plan));
@@ -109,13 +118,15 @@ static Err redo_window(Learner *l, StageCtx *ctx, const StageStep *step, const D
 }
 
 // The sample is complete: its row, what the metrics need of it, its tag.
-static void finish_sample(StageCtx *ctx, const StageStep *step) {
+static Err finish_sample(StageCtx *ctx, const StageStep *step) {
     Board *b = stage_board(ctx);
     uint64_t sample = step->header->sample;
     int64_t cnt = board_spec(b)->theta_cnt;
     float *row = board_row(b, sample);
     for (uint32_t s = 0; s < stage_run(ctx)->state->segments; s++) {
-        const float *part = stage_read(ctx, SECTION_GRAD_THETA, step->slot, s);
+        const void *read;
+        TRY(stage_read(ctx, SECTION_GRAD_THETA, step->slot, s, &read));
+        const float *part = read;
         for (int64_t i = 0; i < cnt; i++) row[i] = s ? row[i] + part[i] : part[i];
     }
     BoardRowNote *note = board_row_note(b, sample);
@@ -125,6 +136,7 @@ static void finish_sample(StageCtx *ctx, const StageStep *step) {
                            .grad_norm = optim_norm(cnt, row)};
     memcpy(note->window_at, step->header->window_at, sizeof note->window_at);
     board_set_tag(b, sample);
+    return ERR_OK;
 }
 
 static Err learner_learn(void *self, StageCtx *ctx, const StageStep *step) {
@@ -135,8 +147,7 @@ static Err learner_learn(void *self, StageCtx *ctx, const StageStep *step) {
     TRY(redo_window(l, ctx, step, &job));
     TRY(denoiser_use_back(d, board_theta(stage_board(ctx), step->version), step->version));
     TRY(write_conditioning(l, ctx, step, &d->back, d->back_plan));
-    memcpy(l->cot, stage_read(ctx, SECTION_GRAD_X_0, step->slot, step->segment),
-           (size_t)d->latent_cnt * sizeof(float));
+    TRY(copy_latents(ctx, step, SECTION_GRAD_X_0, l->cot, (size_t)d->latent_cnt * sizeof(float)));
     TRY(denoise_pull(&d->back, d->back_plan, &job, l->saved, l->cot, grad));
     double norm = optim_norm(lora_theta_count(d->lora), grad);
     if (!isfinite(norm))
@@ -146,7 +157,7 @@ static Err learner_learn(void *self, StageCtx *ctx, const StageStep *step) {
             (unsigned long long)step->header->sample, step->segment,
             isnan(norm) ? "NaN" : "infinite");
     step->line->norms.gain[step->segment] = denoiser_gain(d, job.window);
-    if (!step->segment) finish_sample(ctx, step);
+    if (!step->segment) TRY(finish_sample(ctx, step));
     return ERR_OK;
 }
 

@@ -87,9 +87,10 @@ static Err rewarder_score(void *self, StageCtx *ctx, const StageStep *step) {
     const Config *cfg = stage_config(ctx);
     SlotScore *score = &step->line->score;
     // Segments of a slot lie one behind the other (frames_scored rows of a multiple of 256 bytes).
-    const float *frames = stage_read(ctx, SECTION_FRAMES, step->slot, 0);
+    const void *frames;
+    TRY(stage_read_all(ctx, SECTION_FRAMES, step->slot, &frames));
     TRY(plan_bind(r->plan, r->frames, (void *)(uintptr_t)frames));
-    TRY(plan_bind(r->plan, r->out.d_frames, stage_write(ctx, SECTION_GRAD_FRAMES, step->slot, 0)));
+    TRY(plan_bind(r->plan, r->out.d_frames, stage_write_all(ctx, SECTION_GRAD_FRAMES, step->slot)));
     RngKey key = {.seed = (uint64_t)cfg->seed,
                   .sample = rng_sample(RNG_TRAIN, cfg->vjepa_masks == CONFIG_MASKS_FIXED
                                                       ? 0

@@ -113,13 +113,14 @@ static Err sampler_sample(void *self, StageCtx *ctx, const StageStep *step) {
     size_t bytes = (size_t)d->latent_cnt * sizeof(float);
     const float *theta = theta_of(s, ctx, step);
     float ids[3];
-    TRY(sampler_embed(s, stage_read(ctx, SECTION_PIXELS, step->slot, step->segment),
-                      stage_write(ctx, SECTION_EMBED, step->slot, step->segment)));
+    const void *pixels, *image;
+    float *embed = stage_write(ctx, SECTION_EMBED, step->slot, step->segment);
+    TRY(stage_read(ctx, SECTION_PIXELS, step->slot, step->segment, &pixels));
+    TRY(stage_read(ctx, SECTION_COND, step->slot, step->segment, &image));
+    TRY(sampler_embed(s, pixels, embed));
     TRY(denoiser_use(d, theta, step->version));
     denoiser_ids(d, ids);
-    DenoiseConditioning c = {.image = stage_read(ctx, SECTION_COND, step->slot, step->segment),
-                             .context = stage_read(ctx, SECTION_EMBED, step->slot, step->segment),
-                             .ids = ids};
+    DenoiseConditioning c = {.image = image, .context = embed, .ids = ids};
     TRY(denoise_write(&d->step, d->step_plan, &c));
     DenoiseJob job = denoiser_job(d, step->header, step->segment);
     draw_latents(s, &job);

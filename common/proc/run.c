@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/clock.h"
+
 static const uint64_t RUN_MAGIC = 0x31756e7552444156; // "VADRunu1"
 
 static uint64_t pages_offset(uint32_t slots) {
@@ -51,18 +53,19 @@ static void format_state(Run *run, const Config *cfg, const SectionTable *table)
 static void attach(Run *run) {
     run->state = run->state_shm.base;
     run->page = (RunPage *)(void *)((unsigned char *)run->state + run->state->pages_at);
-    for (int i = 0; i < STAGE_CNT; i++) run->block[i] = run->block_shm[i].base;
     fill_itineraries(run);
 }
 
 // No descriptors: run_leave of it does nothing.
-static void make_empty(Run *run) {
-    *run = (Run){.state_shm.fd = -1, .board_shm.fd = -1};
-    for (int i = 0; i < STAGE_CNT; i++) run->block_shm[i].fd = -1;
-}
+static void make_empty(Run *run) { *run = (Run){.state_shm.fd = -1, .board_shm.fd = -1}; }
 
 static uint64_t block_bytes(const SectionTable *table, int stage) {
     return table->block_bytes[stage] ? table->block_bytes[stage] : 4096;
+}
+
+static void export_blocks(Run *run, uint32_t epoch) {
+    for (int i = 0; i < STAGE_CNT; i++)
+        run->state->handle[i] = device_mem_export(&run->block[i], epoch);
 }
 
 static uint64_t process_count(const Config *cfg) {
@@ -75,7 +78,7 @@ static uint64_t state_bytes(const Config *cfg, const SectionTable *table) {
 
 uint64_t run_shared_bytes(const Config *cfg, const SectionTable *table, const BoardSpec *board) {
     uint64_t bytes = state_bytes(cfg, table) + board_bytes(board);
-    for (int i = 0; i < STAGE_CNT; i++) bytes += block_bytes(table, i);
+    for (int i = 0; i < STAGE_CNT; i++) bytes += block_bytes(table, i) + DEVICE_MEM_TAIL;
     return bytes;
 }
 
@@ -89,8 +92,9 @@ Err run_create(Run *run, const Config *cfg, const SectionTable *table, const Boa
     for (int i = 0; i < STAGE_CNT; i++) {
         char what[64];
         snprintf(what, sizeof what, "sections of the %s", itinerary_stage_name((StageKind)i));
-        TRY_OUT(shm_create(&run->block_shm[i], what, block_bytes(table, i)));
+        TRY_OUT(device_mem_create(&run->block[i], &device_mem_host, what, block_bytes(table, i)));
     }
+    export_blocks(run, 1);
     attach(run);
     if (board) {
         TRY_OUT(
@@ -102,35 +106,65 @@ out:
     return err;
 }
 
-void run_fds(const Run *run, char text[128]) {
-    int n = snprintf(text, 128, "%d,%d", run->state_shm.fd, run->board_shm.fd);
-    for (int i = 0; i < STAGE_CNT; i++)
-        n += snprintf(text + n, (size_t)(128 - n), ",%d", run->block_shm[i].fd);
+void run_fds(const Run *run, char text[RUN_FDS_BYTES]) {
+    snprintf(text, RUN_FDS_BYTES, "%d,%d", run->state_shm.fd, run->board_shm.fd);
+}
+
+uint32_t run_new_epoch(Run *run) {
+    uint32_t epoch = atomic_load(&run->state->epoch) + 1;
+    export_blocks(run, epoch);
+    atomic_store(&run->state->epoch, epoch);
+    return epoch;
 }
 
 static Err join_state(Run *run, int fd) {
-    TRY(shm_join(&run->state_shm, "state of the run", fd, sizeof(RunState)));
+    TRY(shm_join(&run->state_shm, "state of the run", fd, sizeof(RunState), true));
     const RunState *s = run->state_shm.base;
     if (s->magic != RUN_MAGIC || s->layout != layout_word() || s->bytes > run->state_shm.bytes)
         FAIL(ERR_PEER, "the state of the run was made by another build of vader");
     return ERR_OK;
 }
 
-Err run_join(Run *run, const char *fds) {
-    int fd[2 + STAGE_CNT];
+// A death may be exporting anew while we join.
+static DeviceHandle current_handle(const RunState *s, StageKind owner, uint32_t *epoch) {
+    enum { TRIES = 1000 };
+    for (int i = 0;; i++) {
+        *epoch = atomic_load(&s->epoch);
+        DeviceHandle h = s->handle[owner];
+        if (h.epoch == *epoch || i == TRIES) return h;
+        clock_sleep_ns(1000000);
+    }
+}
+
+// Staging has room for all that one step can read: the sections of its slot.
+static Err open_block(Run *run, StageKind owner, StageKind stage) {
+    const RunState *s = run->state;
+    uint64_t want = block_bytes(&s->table, owner);
+    uint32_t epoch;
+    DeviceHandle h = current_handle(s, owner, &epoch);
+    char what[64];
+    snprintf(what, sizeof what, "sections of the %s", itinerary_stage_name(owner));
+    TRY(device_mem_open(&run->block[owner], &device_mem_host, what, &h, epoch, owner == stage,
+                        section_slot_bytes(&s->table, owner)));
+    if (run->block[owner].bytes < want)
+        FAIL(ERR_PEER, "%s: %llu bytes, want %llu", what,
+             (unsigned long long)run->block[owner].bytes, (unsigned long long)want);
+    return ERR_OK;
+}
+
+Err run_join(Run *run, const char *fds, StageKind stage) {
+    int state_fd, board_fd;
     Err err = ERR_OK;
     make_empty(run);
-    if (sscanf(fds, "%d,%d,%d,%d,%d,%d", &fd[0], &fd[1], &fd[2], &fd[3], &fd[4], &fd[5]) != 6)
-        FAIL(ERR_USAGE, "descriptors \"%s\": want six; stages are started by vader, not by hand",
+    if (sscanf(fds, "%d,%d", &state_fd, &board_fd) != 2)
+        FAIL(ERR_USAGE, "descriptors \"%s\": want two; stages are started by vader, not by hand",
              fds);
-    TRY_OUT(join_state(run, fd[0]));
+    TRY_OUT(join_state(run, state_fd));
     run->state = run->state_shm.base;
-    for (int i = 0; i < STAGE_CNT; i++)
-        TRY_OUT(shm_join(&run->block_shm[i], itinerary_stage_name((StageKind)i), fd[2 + i],
-                         block_bytes(&run->state->table, i)));
+    for (int i = 0; i < STAGE_CNT; i++) TRY_OUT(open_block(run, (StageKind)i, stage));
     attach(run);
-    if (fd[1] >= 0) {
-        TRY_OUT(shm_join(&run->board_shm, "board", fd[1], 1));
+    if (board_fd >= 0) {
+        TRY_OUT(shm_join(&run->board_shm, "board", board_fd, 1, true));
         TRY_OUT(board_join(&run->board, run->board_shm.base, run->board_shm.bytes));
     }
 out:
@@ -142,8 +176,34 @@ void run_leave(Run *run) {
     board_leave(run->board);
     shm_leave(&run->state_shm);
     shm_leave(&run->board_shm);
-    for (int i = 0; i < STAGE_CNT; i++) shm_leave(&run->block_shm[i]);
+    for (int i = 0; i < STAGE_CNT; i++) device_mem_close(&run->block[i]);
     make_empty(run);
+}
+
+// Where they lie in the block of their writer; *bytes: how many.
+static uint64_t locate(const Run *run, SectionKind kind, uint32_t slot, uint32_t segment,
+                       uint32_t cnt, uint64_t *bytes) {
+    const SectionTable *t = &run->state->table;
+    die_unless(t->bytes[kind], "section %s is not part of this run", section_name(kind));
+    die_unless(slot < t->slots && segment < t->segments && cnt <= t->segments - segment,
+               "section %s of slot %u, segments %u + %u", section_name(kind), slot, segment, cnt);
+    *bytes = section_span(t, kind, cnt);
+    return section_at(t, kind, slot, segment);
+}
+
+void *run_write(const Run *run, SectionKind kind, uint32_t slot, uint32_t segment, uint32_t cnt) {
+    uint64_t bytes, at = locate(run, kind, slot, segment, cnt, &bytes);
+    return device_mem_write(&run->block[section_writer(kind)], at, bytes);
+}
+
+Err run_read(Run *run, SectionKind kind, uint32_t slot, uint32_t segment, uint32_t cnt,
+             const void **out) {
+    uint64_t bytes, at = locate(run, kind, slot, segment, cnt, &bytes);
+    return device_mem_acquire(&run->block[section_writer(kind)], at, bytes, out);
+}
+
+void run_release(Run *run) {
+    for (int i = 0; i < STAGE_CNT; i++) device_mem_release(&run->block[i]);
 }
 
 uint32_t run_slot_count(const Config *cfg) {

@@ -4,14 +4,14 @@
 //
 //   state    this header, the slots, one page per process (metrics.h)
 //   board    parameters and gradients (board.h)
-//   blocks   one per stage: the sections that it writes (section.h)
+//   blocks   one per stage: the sections that it writes (section.h, device_mem.h); others can only read them
 //
-// Writers: the launcher writes everything before a stage starts, `epoch` and `stopping` while they run, and the
-// slots' headers; every other field has the writer that its own header names.
+// Writers: the launcher writes everything before a stage starts, `epoch`, `handle` and `stopping` while they run, and
+// the slots' headers; every other field has the writer that its own header names.
 //
 //     Run run;
 //     TRY(run_create(&run, cfg, &table, &board_spec, modules));     // launcher, and --inline
-//     TRY(run_join(&run, fds));                                     // a stage
+//     TRY(run_join(&run, fds, STAGE_DECODER));                      // a stage
 //     run_leave(&run);
 #ifndef COMMON_PROC_RUN_H
 #define COMMON_PROC_RUN_H
@@ -22,11 +22,12 @@
 #include "common/config/config.h"
 #include "common/proc/itinerary.h"
 #include "common/transport/board.h"
+#include "common/transport/device_mem.h"
 #include "common/transport/section.h"
 #include "common/transport/shm.h"
 #include "common/transport/slot.h"
 
-enum { RUN_PROCESSES_MAX = 256, RUN_SPANS = 4096 };
+enum { RUN_PROCESSES_MAX = 256, RUN_SPANS = 4096, RUN_FDS_BYTES = 32 };
 
 // What a process is doing with its time. Every nanosecond of the loop is booked under one of these.
 typedef enum RunTime {
@@ -71,6 +72,7 @@ typedef struct RunState {
     uint32_t image_to_video, sampler_handover;
     SectionTable table;
     uint64_t pages_at;                             // offset of the pages
+    DeviceHandle handle[STAGE_CNT];                // of the blocks, exported in this epoch
     _Alignas(SLOT_LINE) _Atomic uint32_t epoch;    // launcher
     _Alignas(SLOT_LINE) _Atomic uint32_t stopping; // launcher: 1 = take no new step
     _Alignas(SLOT_LINE) Slot slot[];
@@ -80,8 +82,8 @@ typedef struct Run {
     RunState *state;
     RunPage *page; // one per process: run_page_index
     Board *board;
-    unsigned char *block[STAGE_CNT]; // sections that this process can reach
-    Shm state_shm, board_shm, block_shm[STAGE_CNT];
+    DeviceMem block[STAGE_CNT]; // the sections of each stage
+    Shm state_shm, board_shm;
     Itinerary train, preview;
 } Run;
 
@@ -90,10 +92,20 @@ uint64_t run_shared_bytes(const Config *cfg, const SectionTable *table, const Bo
 // Makes and formats everything; slots start DONE in epoch 1. board may be NULL (sampling only).
 Err run_create(Run *run, const Config *cfg, const SectionTable *table, const BoardSpec *board,
                const BoardModule *modules);
-// fds: state, board, blocks in stage order, as run_fds wrote them: "3,4,5,6,7,8".
-Err run_join(Run *run, const char *fds);
-void run_fds(const Run *run, char text[128]);
+// fds: state and board, as run_fds wrote them: "3,4". The blocks are found by their handles; `stage` writes its own.
+Err run_join(Run *run, const char *fds, StageKind stage);
+void run_fds(const Run *run, char text[RUN_FDS_BYTES]);
+// A death: what was exported is void, and exported again. The host's blocks belong to the launcher and outlive every
+// stage, so that survivors keep their mappings. Returns the new epoch. Launcher.
+uint32_t run_new_epoch(Run *run);
 void run_leave(Run *run);
+
+// The sections of one kind of `cnt` segments of a slot, from `segment` on: one behind the other, each padded to a
+// multiple of 256 bytes. For their writer; for readers until run_release. Die outside the run's layout.
+void *run_write(const Run *run, SectionKind kind, uint32_t slot, uint32_t segment, uint32_t cnt);
+Err run_read(Run *run, SectionKind kind, uint32_t slot, uint32_t segment, uint32_t cnt,
+             const void **out);
+void run_release(Run *run);
 
 // Slots of a run: cfg->slots, or 2 x rollouts x (lag + 1), at most 64.
 uint32_t run_slot_count(const Config *cfg);

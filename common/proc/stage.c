@@ -24,23 +24,27 @@ const Config *stage_config(const StageCtx *c) { return c->cfg; }
 Board *stage_board(const StageCtx *c) { return c->run->board; }
 const Run *stage_run(const StageCtx *c) { return c->run; }
 
-static unsigned char *section(const StageCtx *c, SectionKind kind, uint32_t slot,
-                              uint32_t segment) {
-    const SectionTable *t = &c->run->state->table;
-    die_unless(t->bytes[kind], "section %s is not part of this run", section_name(kind));
-    die_unless(slot < t->slots && segment < t->segments, "section %s of slot %u, segment %u",
-               section_name(kind), slot, segment);
-    return c->run->block[section_writer(kind)] + section_at(t, kind, slot, segment);
+static void check_writer(const StageCtx *c, SectionKind kind) {
+    die_unless(section_writer(kind) == c->stage->kind, "the %s does not write %s",
+               itinerary_stage_name(c->stage->kind), section_name(kind));
 }
 
 void *stage_write(StageCtx *c, SectionKind kind, uint32_t slot, uint32_t segment) {
-    die_unless(section_writer(kind) == c->stage->kind, "the %s does not write %s",
-               itinerary_stage_name(c->stage->kind), section_name(kind));
-    return section(c, kind, slot, segment);
+    check_writer(c, kind);
+    return run_write(c->run, kind, slot, segment, 1);
 }
 
-const void *stage_read(StageCtx *c, SectionKind kind, uint32_t slot, uint32_t segment) {
-    return section(c, kind, slot, segment);
+void *stage_write_all(StageCtx *c, SectionKind kind, uint32_t slot) {
+    check_writer(c, kind);
+    return run_write(c->run, kind, slot, 0, c->run->state->segments);
+}
+
+Err stage_read(StageCtx *c, SectionKind kind, uint32_t slot, uint32_t segment, const void **out) {
+    return run_read(c->run, kind, slot, segment, 1, out);
+}
+
+Err stage_read_all(StageCtx *c, SectionKind kind, uint32_t slot, const void **out) {
+    return run_read(c->run, kind, slot, 0, c->run->state->segments, out);
 }
 
 // ---- Accounting ----
@@ -191,6 +195,7 @@ static Err run_step(StageCtx *c, const Candidate *k) {
     TRY(fault_error(c->fault, kind, segment, sample));
     StageStep step = {kind, k->slot_idx, segment, &k->slot->header, k->slot, k->version};
     TRY(c->stage->run[kind](c->self, c, &step));
+    run_release(c->run);
     fault_at(c->fault, FAULT_AFTER, kind, segment, sample);
     publish(c, k);
     fault_at(c->fault, FAULT_COMMIT, kind, segment, sample);

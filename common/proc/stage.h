@@ -63,9 +63,12 @@ typedef struct Stage {
 const Config *stage_config(const StageCtx *ctx);
 Board *stage_board(const StageCtx *ctx);
 const Run *stage_run(const StageCtx *ctx);
-// A section of a slot: for its writer, and for readers (memory local to this process's device).
+// A section of a slot: for its writer, and for readers until the step ends (memory local to this process's device).
 void *stage_write(StageCtx *ctx, SectionKind kind, uint32_t slot, uint32_t segment);
-const void *stage_read(StageCtx *ctx, SectionKind kind, uint32_t slot, uint32_t segment);
+Err stage_read(StageCtx *ctx, SectionKind kind, uint32_t slot, uint32_t segment, const void **out);
+// Those of all segments in a row (run_write, run_read).
+void *stage_write_all(StageCtx *ctx, SectionKind kind, uint32_t slot);
+Err stage_read_all(StageCtx *ctx, SectionKind kind, uint32_t slot, const void **out);
 
 // ---- The loop ----
 

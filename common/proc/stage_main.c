@@ -135,7 +135,7 @@ static Err open_run(Process *p) {
     snprintf(path, sizeof path, "%s/config.yaml", a->run_dir);
     TRY(config_load(&p->cfg, path, 0, NULL));
     TRY(fault_parse(&p->fault, a->fault, a->incarnation));
-    TRY(run_join(&p->run, a->fds));
+    TRY(run_join(&p->run, a->fds, p->stage->kind));
     TRY(control_connect(&p->control, a->sockets, p->stage->kind, (uint32_t)a->replica,
                         (uint32_t)a->incarnation));
     ControlDisturb disturb;
@@ -165,7 +165,6 @@ static void report(Process *p, Err err) {
 
 static Err take_part(const Stage *stage, const Args *args) {
     Process p = {.stage = stage, .args = *args, .run = {.state_shm.fd = -1, .board_shm.fd = -1}};
-    for (int i = 0; i < STAGE_CNT; i++) p.run.block_shm[i].fd = -1;
     Err err = open_run(&p);
     if (!err) err = loop(&p);
     if (err) report(&p, err);

@@ -37,3 +37,15 @@ void section_layout(SectionTable *t) {
 uint64_t section_at(const SectionTable *t, SectionKind kind, uint32_t slot, uint32_t segment) {
     return t->offset[kind] + stride_of(t, kind) * ((uint64_t)slot * t->segments + segment);
 }
+
+uint64_t section_span(const SectionTable *t, SectionKind kind, uint32_t cnt) {
+    return cnt ? stride_of(t, kind) * (cnt - 1) + t->bytes[kind] : 0;
+}
+
+uint64_t section_slot_bytes(const SectionTable *t, StageKind writer) {
+    uint64_t bytes = 0;
+    for (int k = 0; k < SECTION_CNT; k++)
+        if (section_writer((SectionKind)k) == writer)
+            bytes += stride_of(t, (SectionKind)k) * t->segments;
+    return bytes;
+}

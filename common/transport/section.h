@@ -1,8 +1,7 @@
 // section: where the bulk data of a slot lies, and the memory it lies in.
 //
 // Every kind of section has one writing stage and one size; there is one per slot and segment. All
-// sections of one writing stage form one block: POSIX shared memory on the CPU, one plain device
-// allocation on CUDA, exported once per epoch by the process that writes it. The table of kinds, sizes and
+// sections of one writing stage form one block (device_mem.h). The table of kinds, sizes and
 // offsets is computed once (topology.h) and equal everywhere; offsets are multiples of 256 bytes.
 //
 // Engine inputs and outputs are bound to sections: between processes of one device nothing is copied.
@@ -54,5 +53,9 @@ typedef struct SectionTable {
 void section_layout(SectionTable *t);
 // Offset of one section within its writer's block.
 uint64_t section_at(const SectionTable *t, SectionKind kind, uint32_t slot, uint32_t segment);
+// Bytes of cnt of them in a row.
+uint64_t section_span(const SectionTable *t, SectionKind kind, uint32_t cnt);
+// All sections of one slot that a stage writes, together.
+uint64_t section_slot_bytes(const SectionTable *t, StageKind writer);
 
 #endif

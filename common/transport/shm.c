@@ -10,8 +10,9 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-static Err map(Shm *s, const char *what) {
-    s->base = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+static Err map(Shm *s, const char *what, bool writes) {
+    int prot = writes ? PROT_READ | PROT_WRITE : PROT_READ;
+    s->base = mmap(NULL, s->bytes, prot, MAP_SHARED, s->fd, 0);
     if (s->base == MAP_FAILED) {
         s->base = NULL;
         FAIL(ERR_MEMORY, "%s: mapping %llu bytes: %s", what, (unsigned long long)s->bytes,
@@ -48,7 +49,7 @@ static Err create(Shm *s, const char *what) {
     if (flags < 0 || fcntl(s->fd, F_SETFD, flags & ~FD_CLOEXEC) < 0)
         FAIL(ERR_IO, "%s: fcntl: %s", what, strerror(errno));
     TRY(reserve(s, what));
-    return map(s, what);
+    return map(s, what, true);
 }
 
 Err shm_create(Shm *s, const char *what, uint64_t bytes) {
@@ -58,19 +59,19 @@ Err shm_create(Shm *s, const char *what, uint64_t bytes) {
     return err;
 }
 
-static Err join(Shm *s, const char *what, uint64_t least_bytes) {
+static Err join(Shm *s, const char *what, uint64_t least_bytes, bool writes) {
     struct stat st;
     if (fstat(s->fd, &st)) FAIL(ERR_PEER, "%s: descriptor %d: %s", what, s->fd, strerror(errno));
     s->bytes = (uint64_t)st.st_size;
     if (s->bytes < least_bytes)
         FAIL(ERR_PEER, "%s: the segment has %llu bytes, want %llu", what,
              (unsigned long long)s->bytes, (unsigned long long)least_bytes);
-    return map(s, what);
+    return map(s, what, writes);
 }
 
-Err shm_join(Shm *s, const char *what, int fd, uint64_t least_bytes) {
+Err shm_join(Shm *s, const char *what, int fd, uint64_t least_bytes, bool writes) {
     *s = (Shm){.fd = fd};
-    Err err = join(s, what, least_bytes);
+    Err err = join(s, what, least_bytes, writes);
     if (err) *s = (Shm){.fd = -1};
     return err;
 }

@@ -100,8 +100,12 @@ static Err play(Generator *g) {
     return ERR_OK;
 }
 
-static unsigned char *section(const Generator *g, SectionKind kind, uint32_t segment) {
-    return g->run.block[section_writer(kind)] + section_at(&g->run.state->table, kind, 0, segment);
+// All blocks are ours, so that none is staged.
+static const float *section(Generator *g, SectionKind kind, uint32_t segment) {
+    const void *data;
+    Err err = run_read(&g->run, kind, 0, segment, 1, &data);
+    die_unless(!err, "generator: %s", err_text());
+    return data;
 }
 
 Err generator_run(Generator *g, const SlotHeader *header, float *frames) {
@@ -116,9 +120,7 @@ Err generator_run(Generator *g, const SlotHeader *header, float *frames) {
     return ERR_OK;
 }
 
-const float *generator_picture(const Generator *g) {
-    return (const float *)(const void *)section(g, SECTION_PIXELS, 0);
-}
+const float *generator_picture(Generator *g) { return section(g, SECTION_PIXELS, 0); }
 
 Err generator_embed(Generator *g, const float *pixels, float *embedding) {
     return sampler_embed(g->self[STAGE_SAMPLER], pixels, embedding);

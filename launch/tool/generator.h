@@ -33,7 +33,7 @@ Lora *generator_lora(Generator *g);
 Err generator_run(Generator *g, const SlotHeader *header, float *frames);
 
 // The picture that the last video began with, (H, W, 3) in [0, 1]; until the next video.
-const float *generator_picture(const Generator *g);
+const float *generator_picture(Generator *g);
 
 // The model's image encoder: pixels (H, W, 3) in [0, 1] -> embedding (generator_embed_dim). Both 64-byte aligned.
 Err generator_embed(Generator *g, const float *pixels, float *embedding);

@@ -84,7 +84,6 @@ static Err play(Inline *r) {
 
 Err inline_run(Config *cfg, bool resume, const char *fault, bool record) {
     Inline r = {.cfg = cfg, .run = {.state_shm.fd = -1, .board_shm.fd = -1}};
-    for (int i = 0; i < STAGE_CNT; i++) r.run.block_shm[i].fd = -1;
     cfg->sampler_replicas = cfg->decoder_replicas = cfg->rewarder_replicas = 1;
     Err err = fault_parse(&r.fault, fault, 0);
     if (!err) err = open_stages(&r);

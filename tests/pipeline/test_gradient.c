@@ -58,10 +58,11 @@ typedef struct Rollout {
     float *saved[SEGMENTS_MAX], *tail[SEGMENTS_MAX], *v_u[SEGMENTS_MAX];
 } Rollout;
 
-static const float *section(const Rollout *r, SectionKind kind, uint32_t segment) {
-    const Run *run = &r->run;
-    return (const float *)(const void *)(run->block[section_writer(kind)] +
-                                         section_at(&run->state->table, kind, 0, segment));
+static const float *section(Rollout *r, SectionKind kind, uint32_t segment) {
+    const void *data;
+    Err err = run_read(&r->run, kind, 0, segment, 1, &data);
+    die_unless(!err, "%s", err_text());
+    return data;
 }
 
 static Err open_stages(Rollout *r, const char *dir) {
@@ -483,7 +484,6 @@ static void check(const char *const *words) {
     word[cnt++] = adapter();
     while (*words) word[cnt++] = *words++;
     r = (Rollout){.run = {.state_shm.fd = -1, .board_shm.fd = -1}};
-    for (int i = 0; i < STAGE_CNT; i++) r.run.block_shm[i].fd = -1;
     for (int i = 1; i < cnt; i++) printf("%s%s", word[i], i + 1 < cnt ? " " : "\n");
     CHECK_OK(rollout_open(&r, dir, cnt, word));
     check_monolithic(&r);

@@ -56,6 +56,7 @@ world sum reward.1.model=vjepa reward.1.path=tests/data/tiny-vjepa reward.1.form
 world frames decode.grad_frames="window 2" video.segments=2
 world alternate decode.grad_frames=alt
 world chunks decode.chunk=2
+train keep.many --fault delay:5:4000 slots=5 decode.keep=3 decode.chunk=2 && same keep.many chunks
 world seams video.segments=2 video.seam=drop_first
 world epoch data.order=epoch seed=5
 finish

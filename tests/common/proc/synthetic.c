@@ -33,9 +33,17 @@ static uint64_t mix(uint64_t a, uint64_t b) {
     return a ^ a >> 29;
 }
 
+static const Record *read_record(StageCtx *ctx, const StageStep *step, StepKind kind,
+                                 uint32_t segment) {
+    const void *record = NULL;
+    Err err = stage_read(ctx, output_of[kind], step->slot, segment, &record);
+    die_unless(!err, "synthetic: %s", err_text());
+    return record;
+}
+
 // Reads the output of `kind` of this sample; anything else in its place is a mistake.
 static uint64_t take(StageCtx *ctx, const StageStep *step, StepKind kind, uint32_t segment) {
-    const Record *r = stage_read(ctx, output_of[kind], step->slot, segment);
+    const Record *r = read_record(ctx, step, kind, segment);
     bool ok = r->sample == step->header->sample && r->segment == segment && r->kind == kind;
     if (!ok) atomic_fetch_add(&shared->mistakes, 1);
     return r->mix;
@@ -49,7 +57,7 @@ static void note_gap(StageCtx *ctx, const StageStep *step, int64_t now, int64_t 
         step->kind == STEP_SAMPLE || step->kind == STEP_DENOISE || step->kind == STEP_LEARN;
     if (!at || versioned) return; // those wait for versions too
     ItineraryStep before = it->step[at - 1];
-    const Record *r = stage_read(ctx, output_of[before.kind], step->slot, (uint32_t)before.segment);
+    const Record *r = read_record(ctx, step, before.kind, (uint32_t)before.segment);
     if (r->process == getpid() || r->done_ns < idle_since) return;
     uint64_t n = atomic_fetch_add(&shared->gap_cnt, 1);
     if (n < SYNTHETIC_GAPS) atomic_store(&shared->gap_ns[n], (uint64_t)(now - r->done_ns));
@@ -210,7 +218,6 @@ static Err make_run(Synthetic *s, bool resume) {
 Err synthetic_open(Synthetic *s, const char *dir, bool resume, int set_cnt,
                    const char *const *set) {
     *s = (Synthetic){0};
-    for (int i = 0; i < STAGE_CNT; i++) s->run.block_shm[i].fd = -1;
     s->run.state_shm.fd = s->run.board_shm.fd = -1;
     snprintf(s->dir, sizeof s->dir, "%s", dir);
     void *m = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -262,7 +269,7 @@ Err synthetic_poll(Synthetic *s, int p, bool *worked) { return stage_poll(s->ctx
 Err synthetic_die(Synthetic *s, int p) {
     stage_ctx_free(s->ctx[p]);
     s->ctx[p] = NULL;
-    uint32_t epoch = atomic_fetch_add(&s->run.state->epoch, 1) + 1;
+    uint32_t epoch = run_new_epoch(&s->run);
     TRY(join_one(s, p));
     conductor_restart_samples(s->conductor, epoch);
     return ERR_OK;
@@ -289,7 +296,7 @@ Err synthetic_inline(Synthetic *s) {
 // ---- In processes ----
 
 static _Noreturn void be_stage(const Synthetic *s, int p, int launcher) {
-    char fds[128], replica_text[16], parent[16];
+    char fds[RUN_FDS_BYTES], replica_text[16], parent[16];
     int replica;
     StageKind kind = kind_of(s, p, &replica);
     if (chdir(s->dir)) _exit(1);

@@ -50,7 +50,7 @@ TEST(a_child_joins_by_descriptor) {
     fflush(stdout);
     pid_t pid = fork();
     if (!pid) {
-        bool ok = !shm_join(&t, "test", s.fd, 8192) && t.base != s.base;
+        bool ok = !shm_join(&t, "test", s.fd, 8192, true) && t.base != s.base;
         if (ok) strcpy((char *)t.base + 5000, "hello");
         _exit(!ok);
     }
@@ -62,10 +62,10 @@ TEST(a_child_joins_by_descriptor) {
 
 TEST(joining_what_is_not_there) {
     Shm s, t;
-    CHECK_ERR(shm_join(&t, "board", 250, 1), ERR_PEER, "descriptor 250");
+    CHECK_ERR(shm_join(&t, "board", 250, 1, true), ERR_PEER, "descriptor 250");
     CHECK_EQ(t.fd, -1);
     CHECK_OK(shm_create(&s, "test", 4096));
-    CHECK_ERR(shm_join(&t, "board", s.fd, 5000), ERR_PEER, "has 4096 bytes, want 5000");
+    CHECK_ERR(shm_join(&t, "board", s.fd, 5000, true), ERR_PEER, "has 4096 bytes, want 5000");
     CHECK(fcntl(s.fd, F_GETFD) >= 0); // the descriptor is still the caller's
     shm_leave(&s);
 }
