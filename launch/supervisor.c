@@ -169,7 +169,7 @@ static void send_to(Supervisor *s, const Child *c, MsgKind kind) {
 
 // ---- Watching ----
 
-// Everything that has arrived. Bells need no answer: the caller polls the conductor anyway.
+// Everything that has arrived. Bells need nothing more: the caller polls the conductor anyway.
 static Err read_messages(Supervisor *s) {
     for (;;) {
         Msg m;
@@ -191,17 +191,21 @@ static Err read_messages(Supervisor *s) {
     }
 }
 
-// Waits for a message or an exit.
+// Waits for a message, a bell or an exit.
 static Err wait_event(Supervisor *s, int timeout_ms) {
     TRY(read_messages(s)); // ZMQ_FD is edge-triggered: empty the queue before sleeping on it
-    struct pollfd *p = calloc((size_t)s->child_cnt + 1, sizeof *p);
+    int fd[CONTROL_FDS], cnt = s->child_cnt + CONTROL_FDS;
+    struct pollfd *p = calloc((size_t)cnt, sizeof *p);
     die_unless(p, "supervisor: out of memory");
-    p[0] = (struct pollfd){.fd = control_fd(s->control), .events = POLLIN};
-    for (int i = 0; i < s->child_cnt; i++)
-        p[1 + i] = (struct pollfd){.fd = s->child[i].pidfd, .events = POLLIN};
-    poll(p, (nfds_t)s->child_cnt + 1, timeout_ms);
+    control_fds(s->control, fd);
+    for (int i = 0; i < cnt; i++)
+        p[i] = (struct pollfd){.fd = i < CONTROL_FDS ? fd[i] : s->child[i - CONTROL_FDS].pidfd,
+                               .events = POLLIN};
+    poll(p, (nfds_t)cnt, control_rung(s->control) ? 0 : timeout_ms);
     free(p);
-    return read_messages(s);
+    TRY(read_messages(s));
+    control_rung(s->control); // answered: the caller looks
+    return ERR_OK;
 }
 
 // Reaps c if it has ended; *status is its wait status.
@@ -349,7 +353,7 @@ static Err start(Supervisor *s) {
     if (mkdir(SOCKET_DIR, 0700) && errno != EEXIST)
         FAIL(ERR_IO, SOCKET_DIR ": %s", strerror(errno));
     if (mkdir("log", 0700) && errno != EEXIST) FAIL(ERR_IO, "log: %s", strerror(errno));
-    TRY(control_listen(&s->control, SOCKET_DIR));
+    TRY(control_listen(&s->control, SOCKET_DIR, s->run->state->launcher_bell));
     TRY(disturb(s));
     list_children(s);
     for (int i = 0; i < s->child_cnt; i++) TRY(spawn(s, &s->child[i]));

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/clock.h"
 
@@ -45,6 +46,8 @@ static void format_state(Run *run, const Config *cfg, const SectionTable *table)
     s->sampler_handover = cfg->handover == CONFIG_HANDOVER_SAMPLER;
     s->table = *table;
     s->pages_at = pages_offset(s->slot_cnt);
+    s->launcher_bell = -1;
+    for (int i = 0; i < RUN_PROCESSES_MAX; i++) s->bell[i] = -1;
     atomic_store(&s->epoch, 1);
     for (uint32_t i = 0; i < s->slot_cnt; i++) slot_reset(&s->slot[i], 1, ITINERARY_DONE);
     s->magic = RUN_MAGIC;
@@ -82,6 +85,12 @@ uint64_t run_shared_bytes(const Config *cfg, const SectionTable *table, const Bo
     return bytes;
 }
 
+static Err create_bells(Run *run, const Config *cfg) {
+    TRY(bell_create(&run->state->launcher_bell));
+    for (uint64_t i = 0; i < process_count(cfg); i++) TRY(bell_create(&run->state->bell[i]));
+    return ERR_OK;
+}
+
 Err run_create(Run *run, const Config *cfg, const SectionTable *table, const BoardSpec *board,
                const BoardModule *modules) {
     Err err = ERR_OK;
@@ -89,6 +98,7 @@ Err run_create(Run *run, const Config *cfg, const SectionTable *table, const Boa
     TRY_OUT(shm_create(&run->state_shm, "state of the run", state_bytes(cfg, table)));
     run->state = run->state_shm.base;
     format_state(run, cfg, table);
+    TRY_OUT(create_bells(run, cfg));
     for (int i = 0; i < STAGE_CNT; i++) {
         char what[64];
         snprintf(what, sizeof what, "sections of the %s", itinerary_stage_name((StageKind)i));
@@ -172,7 +182,14 @@ out:
     return err;
 }
 
+static void close_bells(const RunState *s) {
+    if (s->launcher_bell >= 0) close(s->launcher_bell);
+    for (int i = 0; i < RUN_PROCESSES_MAX; i++)
+        if (s->bell[i] >= 0) close(s->bell[i]);
+}
+
 void run_leave(Run *run) {
+    if (run->state) close_bells(run->state);
     board_leave(run->board);
     shm_leave(&run->state_shm);
     shm_leave(&run->board_shm);
@@ -220,4 +237,8 @@ int run_page_index(const Run *run, StageKind stage, int replica) {
     int at = 0;
     for (int s = 0; s < (int)stage; s++) at += (int)run->state->replicas[s];
     return at + replica;
+}
+
+int run_bell(const Run *run, StageKind stage, int replica) {
+    return run->state->bell[run_page_index(run, stage, replica)];
 }

@@ -21,6 +21,7 @@
 
 #include "common/config/config.h"
 #include "common/proc/itinerary.h"
+#include "common/transport/bell.h"
 #include "common/transport/board.h"
 #include "common/transport/device_mem.h"
 #include "common/transport/section.h"
@@ -71,8 +72,10 @@ typedef struct RunState {
     uint32_t replicas[STAGE_CNT];
     uint32_t image_to_video, sampler_handover;
     SectionTable table;
-    uint64_t pages_at;                             // offset of the pages
-    DeviceHandle handle[STAGE_CNT];                // of the blocks, exported in this epoch
+    uint64_t pages_at;               // offset of the pages
+    DeviceHandle handle[STAGE_CNT];  // of the blocks, exported in this epoch
+    int32_t bell[RUN_PROCESSES_MAX]; // descriptors: run_bell
+    int32_t launcher_bell;
     _Alignas(SLOT_LINE) _Atomic uint32_t epoch;    // launcher
     _Alignas(SLOT_LINE) _Atomic uint32_t stopping; // launcher: 1 = take no new step
     _Alignas(SLOT_LINE) Slot slot[];
@@ -114,5 +117,7 @@ uint32_t run_slot_count(const Config *cfg);
 const Itinerary *run_itinerary(const Run *run, const Slot *slot);
 // Index of the page of a process.
 int run_page_index(const Run *run, StageKind stage, int replica);
+// What wakes a process (bell.h); the launcher's is state->launcher_bell.
+int run_bell(const Run *run, StageKind stage, int replica);
 
 #endif

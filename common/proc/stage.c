@@ -155,13 +155,12 @@ static bool update_runnable(const StageCtx *c, uint64_t *update) {
 // ---- Running ----
 
 static void ring(StageCtx *c, StageKind stage, uint32_t slot) {
-    if (c->control)
-        control_ring(c->control, stage, slot % c->run->state->replicas[stage], slot,
-                     atomic_load(&c->run->state->epoch));
+    int replica = (int)(slot % c->run->state->replicas[stage]);
+    if (c->control) control_ring(c->control, run_bell(c->run, stage, replica));
 }
 
-static void ring_launcher(StageCtx *c, uint32_t slot) {
-    if (c->control) control_send(c->control, &(Msg){.kind = MSG_READY, .value = slot});
+static void ring_launcher(StageCtx *c) {
+    if (c->control) control_ring(c->control, c->run->state->launcher_bell);
 }
 
 // Advances the slot and tells whoever comes next. The fence makes plain stores to sections visible first.
@@ -175,7 +174,7 @@ static void publish(StageCtx *c, const Candidate *k) {
         return;
     }
     if (last)
-        ring_launcher(c, k->slot_idx);
+        ring_launcher(c);
     else if (it->step[next].stage != c->stage->kind)
         ring(c, it->step[next].stage, k->slot_idx);
 }
@@ -218,7 +217,7 @@ static Err run_update(StageCtx *c, uint64_t update) {
     board_commit(c->run->board, update + 1);
     fault_at(c->fault, FAULT_COMMIT, STEP_CNT, 0, update);
     for (uint32_t i = 0; i < c->run->state->replicas[STAGE_SAMPLER]; i++) ring(c, STAGE_SAMPLER, i);
-    ring_launcher(c, 0);
+    ring_launcher(c);
     record_span(c, start, STEP_CNT, 0, update, SLOT_TRAIN);
     account(c, RUN_HOUSEKEEPING);
     return ERR_OK;

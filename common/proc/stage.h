@@ -1,7 +1,7 @@
 // stage: the one loop that sampler, decoder, rewarder and learner share.
 //
 // A stage is a table of callbacks; the loop does everything else: joining the run, finding runnable
-// steps, epochs, doorbells, control messages, metrics, spans, parent death. The same callbacks serve the
+// steps, epochs, bells, control messages, metrics, spans, parent death. The same callbacks serve the
 // process (stage_main) and --inline (stage_poll of all stages in turn in one process, inline.h).
 //
 // A step is runnable for this stage when
@@ -72,7 +72,7 @@ Err stage_read_all(StageCtx *ctx, SectionKind kind, uint32_t slot, const void **
 
 // ---- The loop ----
 
-// Joins a stage that has been opened to a run. control: NULL for --inline (no doorbells are rung).
+// Joins a stage that has been opened to a run. control: NULL for --inline (no bells are rung).
 // fault: what tests ask for (fault.h), NULL = nothing.
 Err stage_ctx_new(StageCtx **out, const Stage *stage, void *self, const Config *cfg, int replica,
                   Run *run, Control *control, const Fault *fault);

@@ -120,7 +120,7 @@ static Err loop(Process *p) {
     while (!p->stop) {
         bool worked = false, got = true;
         if (!atomic_load(&p->run.state->stopping)) TRY(stage_poll(p->ctx, &worked));
-        for (int wait = worked ? 0 : RESCAN_MS; got && !p->stop; wait = 0) { // empty the inbox
+        for (int wait = worked ? 0 : RESCAN_MS; got && !p->stop; wait = 0) { // all that has come
             Msg m;
             TRY(control_receive(p->control, wait, &m, &got));
             if (got) TRY(handle(p, &m));
@@ -137,7 +137,7 @@ static Err open_run(Process *p) {
     TRY(fault_parse(&p->fault, a->fault, a->incarnation));
     TRY(run_join(&p->run, a->fds, p->stage->kind));
     TRY(control_connect(&p->control, a->sockets, p->stage->kind, (uint32_t)a->replica,
-                        (uint32_t)a->incarnation));
+                        (uint32_t)a->incarnation, run_bell(&p->run, p->stage->kind, a->replica)));
     ControlDisturb disturb;
     if (fault_messages(p->fault, &disturb)) {
         disturb.seed = (uint64_t)((p->stage->kind + 1) * 1000 + a->replica * 100 + a->incarnation);

@@ -10,18 +10,14 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/transport/bell.h"
 
-enum { HWM = 1000, BELLS_MAX = 64, DELAYED_MAX = 32, ID_MAX = 48, ADDRESS_MAX = 108 };
+enum { HWM = 1000, DELAYED_MAX = 32, ID_MAX = 48, ADDRESS_MAX = 108 };
 
-// A connected doorbell of another process.
-typedef struct Bell {
-    uint32_t stage, replica;
-    void *socket;
-} Bell;
-
-// Tests: messages held back, to be sent later.
+// Tests: messages and bells held back.
 typedef struct Delayed {
-    void *socket;
+    void *socket; // NULL: a bell
+    int bell;
     int64_t due_ns;
     char id[ID_MAX]; // routing id in front; "" = none
     size_t len;
@@ -37,14 +33,12 @@ typedef struct Disturb {
 
 struct Control {
     void *context;
-    void *star;  // ROUTER (launcher) or DEALER (stage)
-    void *inbox; // PULL; NULL in the launcher
+    void *star; // ROUTER (launcher) or DEALER (stage)
+    int bell;
+    bool rung;
     bool is_launcher;
     char dir[ADDRESS_MAX];
-    char inbox_path[ADDRESS_MAX + 8];
     uint32_t stage, replica, incarnation;
-    Bell bell[BELLS_MAX];
-    int bell_cnt;
     uint64_t refused;    // messages that msg_decode did not take
     uint64_t sent_bytes; // of messages, routing ids apart
     Disturb *disturb;
@@ -79,19 +73,16 @@ static Err address(const Control *c, const char *name, char out[ADDRESS_MAX + 8]
     return ERR_OK;
 }
 
-static void inbox_name(char out[ID_MAX], uint32_t stage, uint32_t replica) {
-    snprintf(out, ID_MAX, "%s.%u", itinerary_stage_name((StageKind)stage), replica);
-}
-
 static void routing_id(char out[ID_MAX], const Msg *m) {
     snprintf(out, ID_MAX, "%s.%u.%u", itinerary_stage_name((StageKind)m->stage), m->replica,
              m->incarnation);
 }
 
-static Control *control_new(const char *dir) {
+static Control *control_new(const char *dir, int bell) {
     Control *c = calloc(1, sizeof *c);
     die_unless(c, "control: out of memory");
     snprintf(c->dir, sizeof c->dir, "%s", dir);
+    c->bell = bell;
     c->context = zmq_ctx_new();
     die_unless(c->context, "control: zmq_ctx_new: %s", zmq_strerror(zmq_errno()));
     return c;
@@ -107,9 +98,9 @@ static Err listen_on(Control *c) {
     return ERR_OK;
 }
 
-Err control_listen(Control **out, const char *dir) {
+Err control_listen(Control **out, const char *dir, int bell) {
     if (strlen(dir) >= ADDRESS_MAX) FAIL(ERR_USAGE, "the socket folder %s is too long", dir);
-    Control *c = control_new(dir);
+    Control *c = control_new(dir, bell);
     c->is_launcher = true;
     Err err = listen_on(c);
     if (err) {
@@ -121,24 +112,19 @@ Err control_listen(Control **out, const char *dir) {
 }
 
 static Err connect_stage(Control *c) {
-    char text[ADDRESS_MAX + 8], id[ID_MAX], name[ID_MAX];
+    char text[ADDRESS_MAX + 8], id[ID_MAX];
     routing_id(id, &(Msg){.stage = c->stage, .replica = c->replica, .incarnation = c->incarnation});
     TRY(socket_new(c, ZMQ_DEALER, &c->star));
     ZMQ_TRY(zmq_setsockopt(c->star, ZMQ_ROUTING_ID, id, strlen(id)), "routing id");
     TRY(address(c, "launcher", text));
     ZMQ_TRY(zmq_connect(c->star, text), text);
-    inbox_name(name, c->stage, c->replica);
-    TRY(address(c, name, text));
-    TRY(socket_new(c, ZMQ_PULL, &c->inbox));
-    snprintf(c->inbox_path, sizeof c->inbox_path, "%s", text + strlen("ipc://"));
-    ZMQ_TRY(zmq_bind(c->inbox, text), text);
     return ERR_OK;
 }
 
 Err control_connect(Control **out, const char *dir, StageKind stage, uint32_t replica,
-                    uint32_t incarnation) {
+                    uint32_t incarnation, int bell) {
     if (strlen(dir) >= ADDRESS_MAX) FAIL(ERR_USAGE, "the socket folder %s is too long", dir);
-    Control *c = control_new(dir);
+    Control *c = control_new(dir, bell);
     c->stage = stage;
     c->replica = replica;
     c->incarnation = incarnation;
@@ -153,11 +139,8 @@ Err control_connect(Control **out, const char *dir, StageKind stage, uint32_t re
 
 void control_close(Control *c) {
     if (!c) return;
-    for (int i = 0; i < c->bell_cnt; i++) zmq_close(c->bell[i].socket);
-    if (c->inbox) zmq_close(c->inbox);
     if (c->star) zmq_close(c->star);
     zmq_ctx_term(c->context);
-    if (*c->inbox_path) unlink(c->inbox_path);
     free(c->disturb);
     free(c);
 }
@@ -188,6 +171,8 @@ static void disturb_flush(Disturb *d) {
         Delayed *h = &d->held[i];
         if (h->due_ns > now)
             d->held[kept++] = *h;
+        else if (!h->socket)
+            bell_ring(h->bell);
         else
             send_now(h->socket, h->id, h->bytes,
                      h->len); // lost again if the peer has gone: it is a test
@@ -195,27 +180,36 @@ static void disturb_flush(Disturb *d) {
     d->held_cnt = kept;
 }
 
-static Err disturbed_send(Disturb *d, void *socket, const char *id, const uint8_t *bytes,
-                          size_t len) {
+// How often something is to be sent now: 0 dropped or, with *held, to be filled in for later; 2 doubled.
+static int disturb_times(Disturb *d, Delayed **held) {
+    *held = NULL;
     disturb_flush(d);
     unsigned draw = disturb_draw(d);
-    if (draw < d->how.drop) return ERR_OK;
-    if (draw < d->how.drop + d->how.twice) TRY(send_now(socket, id, bytes, len));
-    if (draw >= 1000 - d->how.delay && d->held_cnt < DELAYED_MAX) {
-        Delayed *h = &d->held[d->held_cnt++];
-        *h = (Delayed){
-            .socket = socket, .due_ns = clock_ns() + (int64_t)disturb_draw(d) * 50000, .len = len};
-        snprintf(h->id, sizeof h->id, "%s", id);
-        memcpy(h->bytes, bytes, len);
-        return ERR_OK;
-    }
-    return send_now(socket, id, bytes, len);
+    if (draw < d->how.drop) return 0;
+    if (draw < d->how.drop + d->how.twice) return 2;
+    if (draw < 1000 - d->how.delay || d->held_cnt == DELAYED_MAX) return 1;
+    *held = &d->held[d->held_cnt++];
+    **held = (Delayed){.due_ns = clock_ns() + (int64_t)disturb_draw(d) * 50000};
+    return 0;
+}
+
+static Err disturbed_send(Disturb *d, void *socket, const char *id, const uint8_t *bytes,
+                          size_t len) {
+    Delayed *h;
+    for (int times = disturb_times(d, &h); times > 0; times--)
+        TRY(send_now(socket, id, bytes, len));
+    if (!h) return ERR_OK;
+    h->socket = socket;
+    h->len = len;
+    snprintf(h->id, sizeof h->id, "%s", id);
+    memcpy(h->bytes, bytes, len);
+    return ERR_OK;
 }
 
 static Err send_message(Control *c, void *socket, const char *id, const Msg *m) {
     uint8_t bytes[MSG_BYTES_MAX];
     size_t len = msg_encode(m, bytes);
-    bool disturbed = c->disturb && (c->disturb->how.all || m->kind == MSG_READY);
+    bool disturbed = c->disturb && c->disturb->how.all;
     c->sent_bytes += len;
     return disturbed ? disturbed_send(c->disturb, socket, id, bytes, len)
                      : send_now(socket, id, bytes, len);
@@ -231,30 +225,11 @@ Err control_send(Control *c, const Msg *m) {
     return send_message(c, c->star, id, &own);
 }
 
-static void *bell_socket(Control *c, uint32_t stage, uint32_t replica) {
-    for (int i = 0; i < c->bell_cnt; i++)
-        if (c->bell[i].stage == stage && c->bell[i].replica == replica) return c->bell[i].socket;
-    char name[ID_MAX], text[ADDRESS_MAX + 8];
-    void *s = NULL;
-    inbox_name(name, stage, replica);
-    if (c->bell_cnt == BELLS_MAX || address(c, name, text) || socket_new(c, ZMQ_PUSH, &s) ||
-        zmq_connect(s, text) < 0) {
-        if (s) zmq_close(s);
-        return NULL;
-    }
-    c->bell[c->bell_cnt++] = (Bell){stage, replica, s};
-    return s;
-}
-
-void control_ring(Control *c, StageKind stage, uint32_t replica, uint32_t slot, uint64_t epoch) {
-    void *s = bell_socket(c, stage, replica);
-    Msg m = {.kind = MSG_READY,
-             .stage = c->stage,
-             .replica = c->replica,
-             .incarnation = c->incarnation,
-             .epoch = epoch,
-             .value = slot};
-    if (s) send_message(c, s, "", &m); // a full or absent inbox drops the bell
+void control_ring(Control *c, int bell) {
+    Delayed *h = NULL;
+    for (int times = c->disturb ? disturb_times(c->disturb, &h) : 1; times > 0; times--)
+        bell_ring(bell);
+    if (h) h->bell = bell;
 }
 
 // ---- Receiving ----
@@ -282,8 +257,8 @@ static bool drain_parts(void *socket) {
     return any;
 }
 
-// An inbox takes bells and nothing else: whoever may ring may not command.
-static bool receive_from(Control *c, void *socket, Msg *m) {
+static bool receive_message(Control *c, Msg *m) {
+    void *socket = c->star;
     char id[ID_MAX];
     int id_len = 0;
     if (c->is_launcher) {
@@ -298,7 +273,6 @@ static bool receive_from(Control *c, void *socket, Msg *m) {
     bool ok =
         !extra && len <= (int)sizeof bytes && msg_decode(m, bytes, (size_t)len) &&
         (!c->is_launcher || (id_len <= (int)sizeof id && parse_id(id, (size_t)id_len, &from)));
-    ok = ok && (socket == c->inbox ? m->kind == MSG_READY : true);
     if (ok && c->is_launcher)
         m->stage = from.stage, m->replica = from.replica, m->incarnation = from.incarnation;
     if (!ok && !c->refused++)
@@ -309,22 +283,28 @@ static bool receive_from(Control *c, void *socket, Msg *m) {
 Err control_receive(Control *c, int timeout_ms, Msg *m, bool *got) {
     *got = false;
     if (c->disturb) disturb_flush(c->disturb);
-    zmq_pollitem_t item[2] = {{.socket = c->star, .events = ZMQ_POLLIN},
-                              {.socket = c->inbox, .events = ZMQ_POLLIN}};
-    int cnt = c->inbox ? 2 : 1, rc = zmq_poll(item, cnt, timeout_ms);
+    zmq_pollitem_t item[] = {{.socket = c->star, .events = ZMQ_POLLIN},
+                             {.fd = c->bell, .events = ZMQ_POLLIN}};
+    int rc = zmq_poll(item, c->bell < 0 ? 1 : 2, timeout_ms);
     if (rc < 0 && zmq_errno() != EINTR) FAIL(ERR_PEER, "zmq_poll: %s", zmq_strerror(zmq_errno()));
-    for (int i = 0; i < cnt && rc > 0 && !*got; i++)
-        if (item[i].revents & ZMQ_POLLIN) *got = receive_from(c, item[i].socket, m);
+    if (rc > 0 && item[1].revents) c->rung |= bell_answer(c->bell);
+    if (rc > 0 && item[0].revents & ZMQ_POLLIN) *got = receive_message(c, m);
     return ERR_OK;
+}
+
+bool control_rung(Control *c) {
+    bool rung = c->rung;
+    c->rung = false;
+    return rung;
 }
 
 uint64_t control_sent_bytes(const Control *c) { return c->sent_bytes; }
 
-int control_fd(Control *c) {
-    int fd = -1;
-    size_t size = sizeof fd;
-    zmq_getsockopt(c->star, ZMQ_FD, &fd, &size);
-    return fd;
+void control_fds(Control *c, int fd[CONTROL_FDS]) {
+    size_t size = sizeof *fd;
+    fd[0] = -1;
+    zmq_getsockopt(c->star, ZMQ_FD, fd, &size);
+    fd[1] = c->bell;
 }
 
 void control_disturb(Control *c, const ControlDisturb *how) {

@@ -1,11 +1,8 @@
 // control: the messages between processes. Truth is in shared memory; a lost message costs a rescan.
 //
-// Two kinds of socket, both ipc:// in the run's 0700 socket folder:
-//
-//   star     the launcher's ROUTER (mandatory) and one DEALER per stage: hello, welcome, epoch, ack,
-//            stop, report. Routing id "<stage>.<replica>.<incarnation>".
-//   inbox    one PULL per stage process, bound by it; any process rings it (PUSH, never blocks; a full or
-//            absent inbox drops the bell).
+// A star of ZeroMQ sockets, ipc:// in the run's 0700 socket folder: the launcher's ROUTER (mandatory) and one DEALER
+// per stage carry hello, welcome, epoch, ack, stop, report. Routing id "<stage>.<replica>.<incarnation>". Between
+// stages pass bells only (bell.h); one wait serves both.
 //
 // Any message may be lost, come twice or late: a bell is made up for by the rescan, and whoever waits for an answer on
 // the star asks again every CONTROL_AGAIN_MS.
@@ -47,29 +44,34 @@ size_t msg_encode(const Msg *m, uint8_t buf[MSG_BYTES_MAX]);
 bool msg_decode(Msg *m, const uint8_t *bytes, size_t len);
 const char *msg_name(MsgKind kind);
 
-typedef struct Control Control; // one end of the star, and the doorbells
+typedef struct Control Control; // one end of the star, and the bell that wakes it
 
 // Launcher. dir: the socket folder; its path must leave room for the 107 bytes of an ipc address (ERR_USAGE says so).
-Err control_listen(Control **out, const char *dir);
-// Stage: connects to the star, binds its inbox.
+// bell: what others ring to wake us; -1: nobody does. The caller closes it, later.
+Err control_listen(Control **out, const char *dir, int bell);
+// Stage: connects to the star.
 Err control_connect(Control **out, const char *dir, StageKind stage, uint32_t replica,
-                    uint32_t incarnation);
-void control_close(Control *c); // NULL is fine; removes the inbox's socket file
+                    uint32_t incarnation, int bell);
+void control_close(Control *c); // NULL is fine
 
 // Launcher: m->stage, replica, incarnation say to whom. ERR_PEER if that process is not connected.
 // Stage: to the launcher. Never blocks.
 Err control_send(Control *c, const Msg *m);
-// Waits up to timeout_ms for a message from the star or a bell (kind READY). *got = false after the timeout.
+// Waits up to timeout_ms for a message or our bell. *got = false after the timeout, and when only the bell rang.
 // Launcher: sender in m->stage, replica, incarnation (from the routing id, not from the message's own claim).
 Err control_receive(Control *c, int timeout_ms, Msg *m, bool *got);
-// Rings a stage's inbox; drops silently.
-void control_ring(Control *c, StageKind stage, uint32_t replica, uint32_t slot, uint64_t epoch);
+// True if our bell has rung since the last call.
+bool control_rung(Control *c);
+// Rings another process's bell.
+void control_ring(Control *c, int bell);
 // Bytes of all messages sent so far: what passes between processes besides shared memory.
 uint64_t control_sent_bytes(const Control *c);
-// A descriptor that polls readable when control_receive may have something (launcher: for its own poll loop).
-int control_fd(Control *c);
+// Descriptors, one of which polls readable when control_receive may have something (for the launcher's own poll
+// loop). The bell's is -1 if there is none.
+enum { CONTROL_FDS = 2 };
+void control_fds(Control *c, int fd[CONTROL_FDS]);
 
-// Tests: what happens to outgoing messages, each with a chance in per mille.
+// Tests: what happens to outgoing messages and bells, each with a chance in per mille.
 typedef struct ControlDisturb {
     unsigned drop, twice, delay;
     bool all; // false: only bells

@@ -1,4 +1,4 @@
-// slot: the state of one rollout in shared memory. State is here; messages are only doorbells.
+// slot: the state of one rollout in shared memory. State is here; bells only say that there is something to see.
 //
 // A sample i lives in slot i mod n_slots from admission to its gradient. The slot's word {epoch, step}
 // says which step of the itinerary is next; whoever owns that step may run it. The word is the only

@@ -182,7 +182,7 @@ static void rollout_close(Rollout *r) {
 // ---- One graph ----
 
 typedef struct Mono {
-    const Rollout *r;
+    Rollout *r;
     Graph *g;
     NN unet, vae;
     ModelPart *vae_part;
@@ -313,7 +313,7 @@ static Err build(Mono *m, bool with_gradient) {
     return graph_check(g);
 }
 
-static Err mono_open(Mono *m, const Rollout *r, const char *backend, bool with_gradient) {
+static Err mono_open(Mono *m, Rollout *r, const char *backend, bool with_gradient) {
     const Denoiser *d = r->denoiser;
     *m = (Mono){.r = r, .g = graph_new()};
     m->unet = (NN){.g = m->g, .params = d->params, .lora = d->lora};
@@ -338,7 +338,7 @@ static void mono_close(Mono *m) {
 
 // ---- Comparing ----
 
-static void check_monolithic(const Rollout *r) {
+static void check_monolithic(Rollout *r) {
     Mono m;
     const Lora *lora = r->denoiser->lora;
     int64_t cnt = lora_theta_count(lora);
@@ -381,7 +381,7 @@ static double value_at(const Mono *m, const float *direction, double h) {
 }
 
 // A direction that is all but orthogonal to the gradient is held to what F32 leaves of it.
-static void check_differences(const Rollout *r) {
+static void check_differences(Rollout *r) {
     Mono m;
     const float *row = board_row(r->run.board, 0);
     int64_t cnt = lora_theta_count(r->denoiser->lora);
@@ -406,7 +406,7 @@ static void check_differences(const Rollout *r) {
 }
 
 // The same run as processes leaves the gradient as the first moment (times -1: R is ascended).
-static void check_processes(const Rollout *r, const char *dir) {
+static void check_processes(Rollout *r, const char *dir) {
     char conf[400], run[400], word[420];
     LedgerHead head;
     Board *board;

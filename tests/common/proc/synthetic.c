@@ -358,7 +358,8 @@ Err synthetic_processes(Synthetic *s) {
         s->pid[s->process_cnt++] = pid;
     }
     if (!getcwd(home, sizeof home) || chdir(s->dir)) FAIL(ERR_IO, "%s", s->dir);
-    Err err = control_listen(&control, "."); // paths of sockets are short
+    Err err =
+        control_listen(&control, ".", s->run.state->launcher_bell); // paths of sockets are short
     if (chdir(home)) die("synthetic: cannot go back to %s", home);
     if (!err) err = drive(s, control);
     for (int p = 0; p < s->process_cnt; p++) {

@@ -43,7 +43,7 @@ TEST(cut_short_or_too_long) {
 }
 
 TEST(other_types_and_values) {
-    Msg m = {.kind = MSG_READY}, got;
+    Msg m = {.kind = MSG_ACK}, got;
     size_t len = msg_encode(&m, buf);
     CHECK(len == 8); // array of 7, six small numbers, an empty text
     static const struct {
@@ -62,9 +62,9 @@ TEST(other_types_and_values) {
                   bad[i].byte);
     }
     // a replica that does not fit, text where none belongs, a NUL within text
-    const uint8_t wide[] = {0x97, MSG_READY, 0, 0xcf, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xa0};
+    const uint8_t wide[] = {0x97, MSG_ACK, 0, 0xcf, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xa0};
     CHECK(!msg_decode(&got, wide, sizeof wide));
-    const uint8_t text[] = {0x97, MSG_READY, 0, 0, 0, 0, 0, 0xa1, 'x'};
+    const uint8_t text[] = {0x97, MSG_ACK, 0, 0, 0, 0, 0, 0xa1, 'x'};
     CHECK(!msg_decode(&got, text, sizeof text));
     const uint8_t nul[] = {0x97, MSG_REPORT, 0, 0, 0, 0, 0, 0xa2, 'x', 0};
     CHECK(!msg_decode(&got, nul, sizeof nul));
