@@ -583,6 +583,7 @@ static char *value_text(const Row *r, const void *object, Arena *arena) {
 static bool is_loose(const char *key) {
     static const char *const loose[] = {"run",
                                         "slots",
+                                        "decode.keep",
                                         "optim.updates",
                                         "stages.sampler.replicas",
                                         "stages.decoder.replicas",
