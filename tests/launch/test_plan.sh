@@ -39,7 +39,7 @@ has "window: 1 of steps 0 \.\. 2, begins at random in 0 \.\. 2"
 # --dry measures nothing; --tables shows all
 plan 0 --dry --tables
 hasnot "an update of"
-has "^vjp of decoding of 4 frames: [0-9]+ nodes"
+has "^decoding and its vjp of 4 frames: [0-9]+ nodes"
 has "^   2 .* gain|^step +sigma"
 
 # Too large, not readable, not understood: exit status 2, before anything is measured
