@@ -165,7 +165,8 @@ static Err learner_learn(void *self, StageCtx *ctx, const StageStep *step) {
 
 static double learning_rate(const Config *cfg, uint64_t update) {
     double warm = cfg->warmup ? (double)(update + 1) / (double)cfg->warmup : 1;
-    return cfg->lr * (warm < 1 ? warm : 1);
+    double fade = cfg->half_life ? exp2(-(double)update / (double)cfg->half_life) : 1;
+    return cfg->lr * (warm < 1 ? warm : 1) * fade;
 }
 
 static Err learner_update(void *self, StageCtx *ctx, uint64_t update) {

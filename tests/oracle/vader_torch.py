@@ -160,6 +160,8 @@ class Adapter:
         norm = float(torch.nn.utils.get_total_norm(gradient))
         scale = cfg["optim.clip"] / norm if 0 < cfg["optim.clip"] < norm else 1.0
         rate = cfg["optim.lr"] * (min(1.0, number / cfg["optim.warmup"]) if cfg["optim.warmup"] else 1.0)
+        if cfg["optim.half_life"]:
+            rate *= 2.0 ** (-(number - 1) / cfg["optim.half_life"])
         for p, g in zip(self.parameters, gradient):
             p.grad = g * scale
         self.optimiser.param_groups[0]["lr"] = rate

@@ -58,5 +58,8 @@ world alternate decode.grad_frames=alt
 world chunks decode.chunk=2
 train keep.many --fault delay:5:4000 slots=5 decode.keep=3 decode.chunk=2 && same keep.many chunks
 world seams video.segments=2 video.seam=drop_first
+world fading optim.warmup=2 optim.half_life=1
+rates=$(grep -o '"lr": [0-9.]*' "$TMPDIR/fading/metrics.jsonl" | cut -c 7-12 | tr '\n' ' ')
+[ "$rates" = "0.0050 0.0050 0.0025 " ] || fail "rates that warm up and halve: $rates"
 world epoch data.order=epoch seed=5
 finish
