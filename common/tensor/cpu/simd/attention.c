@@ -155,11 +155,11 @@ static void softmax_block(const SdpaHead *h, const Block *b, int64_t i, int64_t 
             top = vf_max(top, vf_load(s + j));
             top1 = vf_max(top1, vf_load(s + j + VLEN));
         }
-        vf shift = vf_set(vf_max_lane(vf_max(top, top1))) * a;
+        top = vf_set(vf_max_lane(vf_max(top, top1)));
         vf sum = {0}, sum1 = {0};
         for (j = 0; j < end; j += NR) {
-            vf e = fast_exp2(vf_load(s + j) * a - shift),
-               e1 = fast_exp2(vf_load(s + j + VLEN) * a - shift);
+            vf e = fast_exp2_low((vf_load(s + j) - top) * a), // 0 at the top, however large that is
+                e1 = fast_exp2_low((vf_load(s + j + VLEN) - top) * a);
             vf_store(s + j, e);
             vf_store(s + j + VLEN, e1);
             sum += e;
@@ -395,7 +395,7 @@ SIMD_INLINE void short_softmax(const SdpaHead *h, float *p, int64_t i, int vecto
         vf top = vf_load(s), sum = {0};
         for (int64_t j = 1; j < h->lk; j++) top = vf_max(top, vf_load(s + j * NR));
         for (int64_t j = 0; j < h->lk; j++) {
-            vf e = fast_exp2(vf_load(s + j * NR) - top);
+            vf e = fast_exp2_low(vf_load(s + j * NR) - top);
             vf_store(s + j * NR, e);
             sum += e;
         }

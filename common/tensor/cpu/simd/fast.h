@@ -9,20 +9,22 @@
 
 #define FAST_LOG2E 1.44269504088896341f
 
-// 2^x: 0 below -126, 2^127 above 127. Cephes exp2f.
-SIMD_INLINE vf fast_exp2(vf x) {
-    x = vf_min(vf_set(127.0f), vf_max(vf_set(-127.0f), x));
-    vf n;
-    vi k = vf_round(x, &n);
-    vf f = x - n, p = vf_set(1.535336188319500e-4f);
+// 2^x for x <= 127: 0 below -126. Cephes exp2f.
+SIMD_INLINE vf fast_exp2_low(vf x) {
+    x = vf_max(vf_set(-127.0f), x);
+    vf magic = vf_set(12582912.0f + 127.0f), t = x + magic; // 1.5 * 2^23 pushes the fraction out,
+    vf f = x - (t - magic), p = vf_set(1.535336188319500e-4f);
     p = vf_fma(p, f, vf_set(1.339887440266574e-3f));
     p = vf_fma(p, f, vf_set(9.618437357674640e-3f));
     p = vf_fma(p, f, vf_set(5.550332471162809e-2f));
     p = vf_fma(p, f, vf_set(2.402264791363012e-1f));
     p = vf_fma(p, f, vf_set(6.931472028550421e-1f));
     p = vf_fma(p, f, vf_set(1.0f));
-    return p * (vf)((k + 127) << 23);
+    return p * (vf)((vi)t << 23); // and leaves the exponent with its bias in the last bits
 }
+
+// 2^x: 0 below -126, 2^127 above 127.
+SIMD_INLINE vf fast_exp2(vf x) { return fast_exp2_low(vf_min(vf_set(127.0f), x)); }
 
 // 1 / (1 + e^-x)
 SIMD_INLINE vf fast_sigmoid(vf x) { return 1.0f / (1.0f + fast_exp2(x * -FAST_LOG2E)); }
@@ -38,7 +40,7 @@ SIMD_INLINE vf fast_cdf(vf x, vf *bell) {
     p = vf_fma(p, t, vf_set(0.09767606854438782f));
     p = vf_fma(p, t, vf_set(0.1211126372218132f));
     p = vf_fma(p, t, vf_set(0.1196058839559555f));
-    *bell = fast_exp2(x * x * (-0.5f * FAST_LOG2E));
+    *bell = fast_exp2_low(x * x * (-0.5f * FAST_LOG2E));
     vf q = *bell * (p * t);
     return vf_select(x > 0.0f, 1.0f - q, q);
 }
