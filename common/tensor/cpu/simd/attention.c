@@ -175,7 +175,7 @@ static void score_block(const SdpaHead *h, const Block *b, float *dst, SdpaRows 
     int64_t n = round_up(keys_seen(h, i, rows), NR);
     SIMD(gemm)
     (dst, b->ld, x.p + i * x.stride, x.stride, 1, panels, b->kt_panel, rows, n, h->d, NULL, NULL, 0,
-     false);
+     0);
 }
 
 static void forward_long(const SdpaHead *h) {
@@ -191,7 +191,7 @@ static void forward_long(const SdpaHead *h) {
         float *y = h->y.p + i * h->y.stride;
         SIMD(gemm)
         (y, h->y.stride, b.p, b.ld, 1, b.v, b.v_panel, rows, h->d, keys_seen(h, i, rows), NULL,
-         NULL, 0, false);
+         NULL, 0, 0);
         for (int64_t r = 0; r < rows; r++, y += h->y.stride)
             for (int64_t c = 0; c < h->d; c += VLEN) {
                 int lanes = vf_left(h->d - c);
@@ -235,7 +235,7 @@ static void back_long(const SdpaHead *h) {
         softmax_back_block(h, &b, i, rows);
         SIMD(gemm)
         (dq.p + i * dq.stride, dq.stride, b.dp, b.ld, 1, b.k, b.v_panel, rows, h->d, keys, NULL,
-         NULL, 0, false);
+         NULL, 0, 0);
         pack(b.q, (SdpaRows){h->q.p + i * h->q.stride, h->q.stride}, rows, h->d);
         pack(b.dy, (SdpaRows){h->y.p + i * h->y.stride, h->y.stride}, rows, h->d);
         bool more = i > h->q0;
