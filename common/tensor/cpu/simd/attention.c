@@ -158,12 +158,12 @@ static void softmax_block(const SdpaHead *h, const Block *b, int64_t i, int64_t 
         top = vf_set(vf_max_lane(vf_max(top, top1)));
         vf sum = {0}, sum1 = {0};
         for (j = 0; j < end; j += NR) {
-            vf e = fast_exp2_low((vf_load(s + j) - top) * a), // 0 at the top, however large that is
-                e1 = fast_exp2_low((vf_load(s + j + VLEN) - top) * a);
-            vf_store(s + j, e);
-            vf_store(s + j + VLEN, e1);
-            sum += e;
-            sum1 += e1;
+            vf e[2] = {(vf_load(s + j) - top) * a, (vf_load(s + j + VLEN) - top) * a};
+            fast_exp2_low(2, e, e); // of 0 at the top, however large that is
+            vf_store(s + j, e[0]);
+            vf_store(s + j + VLEN, e[1]);
+            sum += e[0];
+            sum1 += e[1];
         }
         b->inv[r] = 1.0f / vf_sum(sum + sum1);
     }
@@ -395,7 +395,8 @@ SIMD_INLINE void short_softmax(const SdpaHead *h, float *p, int64_t i, int vecto
         vf top = vf_load(s), sum = {0};
         for (int64_t j = 1; j < h->lk; j++) top = vf_max(top, vf_load(s + j * NR));
         for (int64_t j = 0; j < h->lk; j++) {
-            vf e = fast_exp2_low(vf_load(s + j * NR) - top);
+            vf e = vf_load(s + j * NR) - top;
+            fast_exp2_low(1, &e, &e);
             vf_store(s + j * NR, e);
             sum += e;
         }

@@ -34,13 +34,11 @@ SIMD_INLINE void fast_exp2_parts(int n, vf *p, vf *power, const vf *x, float a) 
 }
 
 // 2^x for x <= 127: 0 below -126.
-SIMD_INLINE vf fast_exp2_low(vf x) {
-    vf power, p;
-    fast_exp2_parts(1, &p, &power, &x, 1);
-    return p * power;
+SIMD_INLINE void fast_exp2_low(int n, vf *y, const vf *x) {
+    vf power[FAST_MAX], p[FAST_MAX];
+    fast_exp2_parts(n, p, power, x, 1);
+    FAST_EACH y[k] = p[k] * power[k];
 }
-// 2^127 above 127.
-SIMD_INLINE vf fast_exp2(vf x) { return fast_exp2_low(vf_min(vf_set(127.0f), x)); }
 
 // With u = -x log2 e, which saves two products: 1 / (1 + e^-x), and x times that.
 SIMD_INLINE void fast_sigmoid_scaled(int n, vf *y, const vf *u) {
