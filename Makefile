@@ -147,8 +147,8 @@ bench-demo-torch: all## DEMO against the same run in PyTorch: numbers, time, mem
 lint: all## what the compiler does not check: folders, names, format
 	@BUILD_DIR=$(B) MODE=$(MODE) tests/run tests/lint/
 
-bench: all $(bench_bins)## build and run the benchmarks
-	@set -e; for b in $(bench_bins); do echo "== $$b"; $$b; done
+bench: all $(bench_bins)## run the benchmarks, all of them, and fail when one is below; BENCH=text picks rows
+	@status=0; for b in $(bench_bins); do echo "== $$b"; $$b '$(BENCH)' || status=1; done; exit $$status
 
 fuzz: $(fuzz_bins)## each fuzz target for FUZZ_SECONDS, from tests/fuzz/seeds/<name>; T=name picks some
 	@set -e; for f in $(fuzz_bins); do name=$${f##*/fuzz_}; echo "== fuzz_$$name"; mkdir -p $(B)/corpus/$$name; \
@@ -173,7 +173,7 @@ clean:## remove all build folders
 
 help:## this list
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
-	@echo 'Variables: BACKEND=cpu MODE=release|debug|asan|tsan BUILD=folder EXTRA=flags V=1 T=test FUZZ_SECONDS=n'
+	@echo 'Variables: BACKEND=cpu MODE=release|debug|asan|tsan BUILD=folder EXTRA=flags V=1 T=test BENCH=row FUZZ_SECONDS=n'
 
 $(objs_all): Makefile | $(ready)
 $(B)/launch/report_page.o: launch/report.css launch/report.js# .incbin

@@ -61,7 +61,7 @@ static void run_chunk(void *ctx, int64_t chunk, int worker) {
     for (int i = 0; i < PLANES; i++)
         j->dev->simd->gemm(m + i * plane(c, c->o), c->o, v + i * plane(c, c->c), c->c, 1,
                            c->weight + i * dense_packed_count(j->dev, c->c, c->o),
-                           dense_panel_count(j->dev, c->c), cnt, c->o, c->c, NULL, NULL, 0, false);
+                           dense_panel_count(j->dev, c->c), cnt, c->o, c->c, NULL, NULL, 0, 0);
     int64_t at = ((n * frames + t) * size + first) * c->o, next = size * c->o;
     bool two = t + 1 < frames;
     j->dev->simd->temporal_out(c->y + at, two ? c->y + at + next : NULL, m, plane(c, c->o), cnt,

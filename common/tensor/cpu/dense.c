@@ -35,7 +35,7 @@ static void dense_chunk(void *ctx, int64_t chunk, int worker) {
         min(job->rows, d->m - row), min(job->cols, d->n - col), d->k,
         d->bias ? d->bias + b * d->bias_batch + col : NULL,
         d->residual ? d->residual + b * d->residual_batch + row * d->residual_row + col : NULL,
-        d->residual_row, d->accumulate);
+        d->residual_row, GEMM_COLD | (d->accumulate ? GEMM_ADD : 0));
 }
 
 void dense_run(CpuDevice *dev, const Dense *d) {

@@ -172,29 +172,29 @@ static void channels_chunk(void *ctx, int64_t n, int worker) {
     const NormJob *job = ctx;
     int64_t width = job->c / job->groups;
     double rows = (double)job->rows.n, *sum = sum_blocks(job, n), *square = sum + job->c;
+    double per_row = 1 / rows, per_channel = 1 / (double)width,
+           eps = job->step->node->attr.norm.eps;
+    double unit = job->step->node->attr.norm.silu ? -1.44269504088896341 : 1;
     const float *shift = channel_row(job, n, AT_SHIFT);
     NormChannels p = channels_of(job, n);
     for (int64_t first = 0; first < job->c; first += width) {
         double mean = 0, m2 = 0;
         for (int64_t i = first; i < first + width; i++) {
-            square[i] -= sum[i] * sum[i] / rows; // about the channel's own mean
-            sum[i] = (double)shift[i] + sum[i] / rows;
-            mean += sum[i] / (double)width;
+            square[i] -= sum[i] * sum[i] * per_row; // about the channel's own mean
+            sum[i] = (double)shift[i] + sum[i] * per_row;
+            mean += sum[i] * per_channel;
         }
         for (int64_t i = first; i < first + width; i++)
             m2 += square[i] + rows * (sum[i] - mean) * (sum[i] - mean);
-        double var = m2 / (rows * (double)width);
-        double rstd = 1 / sqrt((var > 0   ? var
-                                : var < 0 ? 0
-                                          : var) +
-                               job->step->node->attr.norm.eps);
+        double var = m2 * (per_row * per_channel);
+        double rstd = 1 / sqrt((var < 0 ? 0 : var) + eps);
         for (int64_t i = first; i < first + width; i++) {
             p.mean[i] = (float)mean;
             double off = ((double)p.mean[i] - mean) * rstd;
             p.rstd[i] = (float)rstd;
             p.off[i] = (float)off;
-            p.gain[i] = (float)(rstd * (double)job->gamma[i]);
-            p.bias[i] = (float)(off * (double)job->gamma[i] + (double)job->beta[i]);
+            p.gain[i] = (float)(rstd * (double)job->gamma[i] * unit);
+            p.bias[i] = (float)((off * (double)job->gamma[i] + (double)job->beta[i]) * unit);
         }
     }
 }
@@ -205,6 +205,11 @@ static bool by_sample(const NormJob *job) { return job->samples >= SAMPLES_MANY;
 
 static void each_block(PoolFn *fn, const NormJob *job, int64_t n, int worker) {
     for (int64_t b = 0; b < job->rows.cnt; b++)
+        fn((void *)(uintptr_t)job, n * job->rows.cnt + b, worker);
+}
+// What the pass before has read last is still in cache.
+static void each_block_back(PoolFn *fn, const NormJob *job, int64_t n, int worker) {
+    for (int64_t b = job->rows.cnt; b-- > 0;)
         fn((void *)(uintptr_t)job, n * job->rows.cnt + b, worker);
 }
 
@@ -230,7 +235,7 @@ static void apply_chunk(void *ctx, int64_t chunk, int worker) {
 
 static void sample_chunk(void *ctx, int64_t n, int worker) {
     find_channels_of(ctx, n, worker);
-    each_block(apply_chunk, ctx, n, worker);
+    each_block_back(apply_chunk, ctx, n, worker);
 }
 
 static Err groupnorm_prepare(Backend *be, Step *step) {
@@ -280,7 +285,7 @@ static void slopes_chunk(void *ctx, int64_t n, int worker) {
         }
         for (int64_t i = first; i < first + width; i++) {
             double rstd = (double)p.rstd[i];
-            a[i] = p.gain[i];
+            a[i] = (float)(rstd * (double)job->gamma[i]);
             b[i] = (float)(-rstd * rstd * slope);
             k[i] = (float)(-rstd * (mean + (double)p.off[i] * slope));
         }
@@ -300,7 +305,7 @@ static void dx_chunk(void *ctx, int64_t chunk, int worker) {
 static void sample_back_chunk(void *ctx, int64_t n, int worker) {
     const NormJob *job = ctx;
     find_channels_of(job, n, worker);
-    each_block(back_chunk, job, n, worker);
+    each_block_back(back_chunk, job, n, worker);
     if (job->step->node->op == OP_groupnorm_dp) return;
     slopes_chunk(ctx, n, worker);
     each_block(dx_chunk, job, n, worker);

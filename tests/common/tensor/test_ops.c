@@ -68,6 +68,8 @@ static float away_from_zero(float x) { return x + copysignf(0.1f, x); }
 static float wide(float x) { return 20 * x; }
 static float shifted(float x) { return x + 3; }
 static float few_levels(float x) { return rintf(x); }
+static float huge(float x) { return 0x1p15f * rintf(x); }
+static float huge_positive(float x) { return 0x1p15f * (1 + rintf(fabsf(x))); }
 
 static Shape dims_of(const int64_t *dim, int max) {
     int rank = 0;
@@ -363,7 +365,15 @@ static Tensor *groupnorm_dp(Case *c) {
 // ---- Builders: dense, convolution, attention ---------------------------------------------------
 
 static Shape with_last(Shape s, int64_t d) { return s.dim[s.rank - 1] = d, s; }
-enum { BIAS = 1, RESIDUAL = 2, TRANSPOSED = 4, BIAS_PER_N = 8, CAUSAL = 1, FUSED = 2 };
+enum {
+    BIAS = 1,
+    RESIDUAL = 2,
+    TRANSPOSED = 4,
+    BIAS_PER_N = 8,
+    CAUSAL = 1,
+    FUSED = 2,
+    HUGE_LOGITS = 4
+};
 
 static Tensor *linear(Case *c) { // k: columns of y, flags
     Shape x = dims(c), y = with_last(x, K(c, 0));
@@ -437,7 +447,10 @@ static void queries_keys_values(Case *c, Tensor *qkv[3]) {
         for (int i = 0; i < 3; i++) qkv[i] = op_slice(c->g, all, 3, i * q.dim[3], q.dim[3]);
         return;
     }
-    for (int i = 0; i < 3; i++) qkv[i] = in(c, i ? kv : q);
+    static MapFn *const map[] = {huge, huge_positive,
+                                 normal}; // logits of 1e9, of one sign in a row
+    for (int i = 0; i < 3; i++)
+        qkv[i] = in_map(c, i ? kv : q, K(c, 3) & HUGE_LOGITS ? map[i] : normal);
 }
 static double scale_of(const Case *c) { return 1 / sqrt((double)c->row->dim[3] / (double)K(c, 0)); }
 static Tensor *sdpa(Case *c) {
@@ -507,6 +520,7 @@ static Tensor *sdpa_back(Case *c) {
     {OP_##op, op, {1, 1, 4, 64}, {1, 1}}, {OP_##op, op, {1, 1, 130, 64}, {1, 2, 257}},                 \
     {OP_##op, op, {2, 4, 3, 10}, {2, 1, 6}}, {OP_##op, op, {1, 1, 20, 512}, {1, 2, 0, FUSED}},    \
     {OP_##op, op, {1, 1, 520, 24}, {1, 2, 700}, .large = true}, {OP_##op, op, {2, 25, 40, 64}, {2, 1}, .large = true}, \
+    {OP_##op, op, {1, 1, 12, 1}, {1, 2, 0, HUGE_LOGITS}, .large = true}, {OP_##op, op, {1, 1, 40, 1}, {1, 2, 0, HUGE_LOGITS}, .large = true}, \
     {OP_##op, op, {1, 1, 530, 16}, {1, 2, 0, CAUSAL}, .large = true}, {OP_##op, op, {2, 2, 60, 128}, {2, 2, 77}, .large = true}
 #define SOFTMAX(op)                                                                                   \
     {OP_##op, op, {7}}, {OP_##op, op, {3, 5, 17}}, {OP_##op, op, {2, 3, 1}}, {OP_##op, op, {4, 1000}, {1}}, \

@@ -155,15 +155,15 @@ static void softmax_block(const SdpaHead *h, const Block *b, int64_t i, int64_t 
             top = vf_max(top, vf_load(s + j));
             top1 = vf_max(top1, vf_load(s + j + VLEN));
         }
-        vf shift = vf_set(vf_max_lane(vf_max(top, top1))) * a;
+        top = vf_set(vf_max_lane(vf_max(top, top1)));
         vf sum = {0}, sum1 = {0};
         for (j = 0; j < end; j += NR) {
-            vf e = fast_exp2(vf_load(s + j) * a - shift),
-               e1 = fast_exp2(vf_load(s + j + VLEN) * a - shift);
-            vf_store(s + j, e);
-            vf_store(s + j + VLEN, e1);
-            sum += e;
-            sum1 += e1;
+            vf e[2] = {(vf_load(s + j) - top) * a, (vf_load(s + j + VLEN) - top) * a};
+            fast_exp2_low(2, e, e); // of 0 at the top, however large that is
+            vf_store(s + j, e[0]);
+            vf_store(s + j + VLEN, e[1]);
+            sum += e[0];
+            sum1 += e[1];
         }
         b->inv[r] = 1.0f / vf_sum(sum + sum1);
     }
@@ -175,7 +175,7 @@ static void score_block(const SdpaHead *h, const Block *b, float *dst, SdpaRows 
     int64_t n = round_up(keys_seen(h, i, rows), NR);
     SIMD(gemm)
     (dst, b->ld, x.p + i * x.stride, x.stride, 1, panels, b->kt_panel, rows, n, h->d, NULL, NULL, 0,
-     false);
+     0);
 }
 
 static void forward_long(const SdpaHead *h) {
@@ -191,7 +191,7 @@ static void forward_long(const SdpaHead *h) {
         float *y = h->y.p + i * h->y.stride;
         SIMD(gemm)
         (y, h->y.stride, b.p, b.ld, 1, b.v, b.v_panel, rows, h->d, keys_seen(h, i, rows), NULL,
-         NULL, 0, false);
+         NULL, 0, 0);
         for (int64_t r = 0; r < rows; r++, y += h->y.stride)
             for (int64_t c = 0; c < h->d; c += VLEN) {
                 int lanes = vf_left(h->d - c);
@@ -235,7 +235,7 @@ static void back_long(const SdpaHead *h) {
         softmax_back_block(h, &b, i, rows);
         SIMD(gemm)
         (dq.p + i * dq.stride, dq.stride, b.dp, b.ld, 1, b.k, b.v_panel, rows, h->d, keys, NULL,
-         NULL, 0, false);
+         NULL, 0, 0);
         pack(b.q, (SdpaRows){h->q.p + i * h->q.stride, h->q.stride}, rows, h->d);
         pack(b.dy, (SdpaRows){h->y.p + i * h->y.stride, h->y.stride}, rows, h->d);
         bool more = i > h->q0;
@@ -395,7 +395,8 @@ SIMD_INLINE void short_softmax(const SdpaHead *h, float *p, int64_t i, int vecto
         vf top = vf_load(s), sum = {0};
         for (int64_t j = 1; j < h->lk; j++) top = vf_max(top, vf_load(s + j * NR));
         for (int64_t j = 0; j < h->lk; j++) {
-            vf e = fast_exp2(vf_load(s + j * NR) - top);
+            vf e = vf_load(s + j * NR) - top;
+            fast_exp2_low(1, &e, &e);
             vf_store(s + j * NR, e);
             sum += e;
         }

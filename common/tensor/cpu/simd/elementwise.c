@@ -25,8 +25,10 @@
 
 // For 1 + erf(x): absolute error 1e-7.
 SIMD_INLINE vf fast_erf(vf x) {
-    vf bell;
-    return fast_cdf(x * 1.41421356237309515f, &bell) * 2.0f - 1.0f;
+    vf bell, cdf;
+    x *= 1.41421356237309515f;
+    fast_cdf(1, &cdf, &bell, &x);
+    return cdf * 2.0f - 1.0f;
 }
 
 SIMD_INLINE vf gelu_tanh_slope(vf x) {
@@ -131,23 +133,42 @@ void SIMD(binary)(char op, float *y, const float *a, int64_t a_row, int64_t a_st
     }
 }
 
+// n vectors of m elements each; x is half a row, d before the gates, 2 d before the next row.
+SIMD_INLINE void geglu_some(int n, float *y, const float *x, int64_t d, int m) {
+    vf g[FAST_MAX], cdf[FAST_MAX], bell[FAST_MAX];
+    vf_prefetch(x + 2 * d, n), vf_prefetch(x + 3 * d, n);
+    FAST_EACH g[k] = vf_load_n(x + d + k * VLEN, m);
+    fast_cdf(n, cdf, bell, g);
+    FAST_EACH vf_store_n(y + k * VLEN, vf_load_n(x + k * VLEN, m) * g[k] * cdf[k], m);
+}
+SIMD_INLINE void geglu_dx_some(int n, float *dx, const float *dy, const float *x, int64_t d,
+                               int m) {
+    vf g[FAST_MAX], cdf[FAST_MAX], bell[FAST_MAX];
+    vf_prefetch(x + 2 * d, n), vf_prefetch(x + 3 * d, n), vf_prefetch(dy + d, n);
+    FAST_EACH g[k] = vf_load_n(x + d + k * VLEN, m);
+    fast_cdf(n, cdf, bell, g);
+    FAST_EACH {
+        vf e = vf_load_n(dy + k * VLEN, m), slope = vf_fma(g[k] * INV_SQRT_2PI, bell[k], cdf[k]);
+        vf_store_n(dx + k * VLEN, e * g[k] * cdf[k], m);
+        vf_store_n(dx + d + k * VLEN, e * vf_load_n(x + k * VLEN, m) * slope, m);
+    }
+}
+
+enum { GEGLU_VECTORS = 4 };
 void SIMD(geglu)(float *y, const float *x, int64_t rows, int64_t d) {
-    for (int64_t r = 0; r < rows; r++, y += d, x += 2 * d)
-        for (int64_t i = 0; i < d; i += VLEN) {
-            int m = vf_left(d - i);
-            vf bell, g = vf_load_n(x + d + i, m);
-            vf_store_n(y + i, vf_load_n(x + i, m) * g * fast_cdf(g, &bell), m);
-        }
+    for (int64_t r = 0; r < rows; r++, y += d, x += 2 * d) {
+        int64_t i = 0;
+        for (; i + GEGLU_VECTORS * VLEN <= d; i += GEGLU_VECTORS * VLEN)
+            geglu_some(GEGLU_VECTORS, y + i, x + i, d, VLEN);
+        for (; i < d; i += VLEN) geglu_some(1, y + i, x + i, d, vf_left(d - i));
+    }
 }
 
 void SIMD(geglu_dx)(float *dx, const float *dy, const float *x, int64_t rows, int64_t d) {
-    for (int64_t r = 0; r < rows; r++, dy += d, x += 2 * d, dx += 2 * d)
-        for (int64_t i = 0; i < d; i += VLEN) {
-            int m = vf_left(d - i);
-            vf bell, g = vf_load_n(x + d + i, m), e = vf_load_n(dy + i, m),
-                     cdf = fast_cdf(g, &bell);
-            vf slope = vf_fma(g * INV_SQRT_2PI, bell, cdf);
-            vf_store_n(dx + i, e * g * cdf, m);
-            vf_store_n(dx + d + i, e * vf_load_n(x + i, m) * slope, m);
-        }
+    for (int64_t r = 0; r < rows; r++, dy += d, x += 2 * d, dx += 2 * d) {
+        int64_t i = 0;
+        for (; i + GEGLU_VECTORS * VLEN <= d; i += GEGLU_VECTORS * VLEN)
+            geglu_dx_some(GEGLU_VECTORS, dx + i, dy + i, x + i, d, VLEN);
+        for (; i < d; i += VLEN) geglu_dx_some(1, dx + i, dy + i, x + i, d, vf_left(d - i));
+    }
 }

@@ -13,6 +13,7 @@ enum {
     NV = 2,
     NR = NV * VLEN,
     GEMM_KC = VLEN == 16 ? 256 : 384,
+    PREFETCH_MIN = 64, // columns of the left side: below, asking for them costs more than it gains
 };
 
 // What happens to the sums of a tile.
@@ -125,9 +126,18 @@ void SIMD(gemm_pack)(float *panels, const void *b, DType dtype, int64_t ks, int6
                    n - n0 < NR ? (int)(n - n0) : NR);
 }
 
+static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Rows that the next tile reads for the first time: so many short streams escape the hardware.
+static void prefetch_rows(const float *a, int64_t rows, int64_t k, int64_t as) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < k; i += 16) __builtin_prefetch(a + r * as + i);
+}
+
 void SIMD(gemm)(float *y, int64_t ldy, const float *a, int64_t as, int64_t aks, const float *panels,
                 int64_t panel_stride, int64_t m, int64_t n, int64_t k, const float *bias,
-                const float *residual, int64_t ldr, bool accumulate) {
+                const float *residual, int64_t ldr, int flags) {
+    bool ahead = flags & GEMM_COLD && aks == 1 && n > VLEN && k > PREFETCH_MIN;
     int64_t slices = (k + GEMM_KC - 1) / GEMM_KC,
             slice = slices > 1 ? (k + slices - 1) / slices : k;
     for (int64_t k0 = 0; k0 < k; k0 += slice) {
@@ -136,7 +146,7 @@ void SIMD(gemm)(float *y, int64_t ldy, const float *a, int64_t as, int64_t aks, 
             const float *b = panels + n0 / NR * panel_stride + k0 * NR;
             Epilogue e = {.ldy = ldy,
                           .ldr = ldr,
-                          .accumulate = accumulate || k0,
+                          .accumulate = flags & GEMM_ADD || k0,
                           .cols = n - n0 < NR ? (int)(n - n0) : NR,
                           .bias = bias && !k0 ? bias + n0 : NULL};
             bool narrow = e.cols <= VLEN;
@@ -145,6 +155,7 @@ void SIMD(gemm)(float *y, int64_t ldy, const float *a, int64_t as, int64_t aks, 
                 e.y = y + i * ldy + n0;
                 e.residual = residual && !k0 ? residual + i * ldr + n0 : NULL;
                 const float *at = a + i * as + k0 * aks;
+                if (ahead && !n0) prefetch_rows(at + rows * as, min(rows, m - i - rows), kc, as);
                 if (aks == 1)
                     (narrow ? tile_rows_narrow : tile_rows)((int)rows, at, as, b, kc, &e);
                 else

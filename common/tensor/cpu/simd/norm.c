@@ -4,13 +4,17 @@
 // digits. Sums over many rows run in f32 over FLUSH rows and are then added to doubles.
 #include "common/tensor/cpu/simd/fast.h"
 
-enum { FLUSH = 64 };
+enum {
+    FLUSH = 64,
+    NARROW =
+        192, // rows up to here are normalised four at a time; longer ones stream better one by one
+};
 
 // ---- Layer normalisation -----------------------------------------------------------------------
 
+// xhat = (x - mean) rstd + off: the mean is in two parts, and off carries the lower.
 typedef struct RowStats {
-    float mean, low; // the mean in two parts
-    float rstd;
+    float mean, rstd, off;
 } RowStats;
 
 // Sums of x - shift and, into *square, of its square.
@@ -39,53 +43,73 @@ SIMD_INLINE float row_sums(const float *x, float shift, float *square, int64_t n
     return vf_sum((s[0] + s[1]) + (s[2] + s[3])) + tail;
 }
 
-// The first mean is good to some f32 digits; the mean of what remains repairs it.
-SIMD_INLINE RowStats row_stats(const float *x, double eps, int64_t n) {
-    float square, inv = 1.0f / (float)n;
-    RowStats s = {.mean = row_sums(x, 0, NULL, n) * inv};
-    s.low = row_sums(x, s.mean, &square, n) * inv;
-    float var = square * inv - s.low * s.low;
-    s.rstd = 1.0f / sqrtf((var > 0 || var != var ? var : 0) + (float)eps);
-    return s;
+// Of n rows next to each other, stage by stage: what is done across lanes takes long, and meanwhile the
+// core works on the next row. The first mean is good to some f32 digits; the mean of what remains repairs it.
+SIMD_INLINE void row_stats(int n, RowStats *out, const float *x, double eps, int64_t c) {
+    float inv = 1.0f / (float)c, low[FAST_MAX], square[FAST_MAX];
+    FAST_EACH out[k].mean = row_sums(x + k * c, 0, NULL, c) * inv;
+    FAST_EACH low[k] = row_sums(x + k * c, out[k].mean, &square[k], c) * inv;
+    FAST_EACH {
+        float var = square[k] * inv - low[k] * low[k];
+        out[k].rstd = 1.0f / sqrtf((var > 0 || var != var ? var : 0) + (float)eps);
+        out[k].off = -low[k] * out[k].rstd;
+    }
+}
+
+SIMD_INLINE vf row_xhat(RowStats s, vf x) {
+    return vf_fma(x - s.mean, vf_set(s.rstd), vf_set(s.off));
+}
+
+SIMD_INLINE void layernorm_rows(int n, float *y, const float *x, const float *gamma,
+                                const float *beta, double eps, int64_t c) {
+    RowStats s[FAST_MAX];
+    row_stats(n, s, x, eps, c);
+    FAST_EACH for (int64_t i = 0; i < c; i += VLEN) {
+        int m = vf_left(c - i);
+        vf h = row_xhat(s[k], vf_load_n(x + k * c + i, m));
+        if (gamma) h = vf_fma(h, vf_load_n(gamma + i, m), vf_load_n(beta + i, m));
+        vf_store_n(y + k * c + i, h, m);
+    }
 }
 
 void SIMD(layernorm)(float *y, const float *x, const float *gamma, const float *beta, double eps,
-                     int64_t rows, int64_t n) {
-    for (int64_t r = 0; r < rows; r++, y += n, x += n) {
-        RowStats s = row_stats(x, eps, n);
-        float off = -s.low * s.rstd;
-        for (int64_t i = 0; i < n; i += VLEN) {
-            int m = vf_left(n - i);
-            vf h = vf_fma(vf_load_n(x + i, m) - s.mean, vf_set(s.rstd), vf_set(off));
-            vf_store_n(y + i,
-                       gamma ? vf_fma(h, vf_load_n(gamma + i, m), vf_load_n(beta + i, m)) : h, m);
+                     int64_t rows, int64_t c) {
+    int64_t r = 0;
+    for (; c <= NARROW && r + FAST_MAX <= rows; r += FAST_MAX)
+        layernorm_rows(FAST_MAX, y + r * c, x + r * c, gamma, beta, eps, c);
+    for (; r < rows; r++) layernorm_rows(1, y + r * c, x + r * c, gamma, beta, eps, c);
+}
+
+SIMD_INLINE void layernorm_dx_rows(int n, float *dx, const float *dy, const float *x,
+                                   const float *gamma, double eps, int64_t c) {
+    RowStats s[FAST_MAX];
+    row_stats(n, s, x, eps, c);
+    float mean[FAST_MAX], slope[FAST_MAX];
+    FAST_EACH {
+        vf sum = {0}, dot = {0};
+        for (int64_t i = 0; i < c; i += VLEN) {
+            int m = vf_left(c - i);
+            vf a = vf_load_n(dy + k * c + i, m); // lanes past the end are 0
+            if (gamma) a *= vf_load_n(gamma + i, m);
+            sum += a;
+            dot = vf_fma(a, row_xhat(s[k], vf_load_n(x + k * c + i, m)), dot);
         }
+        mean[k] = vf_sum(sum) / (float)c, slope[k] = vf_sum(dot) / (float)c;
+    }
+    FAST_EACH for (int64_t i = 0; i < c; i += VLEN) {
+        int m = vf_left(c - i);
+        vf h = row_xhat(s[k], vf_load_n(x + k * c + i, m)), a = vf_load_n(dy + k * c + i, m);
+        if (gamma) a *= vf_load_n(gamma + i, m);
+        vf_store_n(dx + k * c + i, s[k].rstd * (a - mean[k] - h * slope[k]), m);
     }
 }
 
 void SIMD(layernorm_dx)(float *dx, const float *dy, const float *x, const float *gamma, double eps,
-                        int64_t rows, int64_t n) {
-    for (int64_t r = 0; r < rows; r++, dx += n, dy += n, x += n) {
-        RowStats s = row_stats(x, eps, n);
-        float off = -s.low * s.rstd;
-        vf sum = {0}, dot = {0};
-        for (int64_t i = 0; i < n; i += VLEN) {
-            int m = vf_left(n - i);
-            vf h = vf_fma(vf_load_n(x + i, m) - s.mean, vf_set(s.rstd), vf_set(off)),
-               a = vf_load_n(dy + i, m);
-            if (gamma) a *= vf_load_n(gamma + i, m);
-            sum += a; // lanes past the end are 0 in dy
-            dot = vf_fma(a, h, dot);
-        }
-        float mean = vf_sum(sum) / (float)n, slope = vf_sum(dot) / (float)n;
-        for (int64_t i = 0; i < n; i += VLEN) {
-            int m = vf_left(n - i);
-            vf h = vf_fma(vf_load_n(x + i, m) - s.mean, vf_set(s.rstd), vf_set(off)),
-               a = vf_load_n(dy + i, m);
-            if (gamma) a *= vf_load_n(gamma + i, m);
-            vf_store_n(dx + i, s.rstd * (a - mean - h * slope), m);
-        }
-    }
+                        int64_t rows, int64_t c) {
+    int64_t r = 0;
+    for (; c <= NARROW && r + FAST_MAX <= rows; r += FAST_MAX)
+        layernorm_dx_rows(FAST_MAX, dx + r * c, dy + r * c, x + r * c, gamma, eps, c);
+    for (; r < rows; r++) layernorm_dx_rows(1, dx + r * c, dy + r * c, x + r * c, gamma, eps, c);
 }
 
 // Adds f32 sums to doubles and clears them.
@@ -97,12 +121,11 @@ void SIMD(layernorm_dp)(double *sum, float *acc, const float *dy, const float *x
                         int64_t rows, int64_t n) {
     memset(acc, 0, (size_t)(2 * n) * sizeof *acc);
     for (int64_t r = 0; r < rows; r++, dy += n, x += n) {
-        RowStats s = row_stats(x, eps, n);
-        float off = -s.low * s.rstd;
+        RowStats s;
+        row_stats(1, &s, x, eps, n);
         for (int64_t i = 0; i < n; i += VLEN) {
             int m = vf_left(n - i);
-            vf h = vf_fma(vf_load_n(x + i, m) - s.mean, vf_set(s.rstd), vf_set(off)),
-               a = vf_load_n(dy + i, m);
+            vf h = row_xhat(s, vf_load_n(x + i, m)), a = vf_load_n(dy + i, m);
             vf_store_n(acc + i, vf_fma(a, h, vf_load_n(acc + i, m)), m);
             vf_store_n(acc + n + i, vf_load_n(acc + n + i, m) + a, m);
         }
@@ -145,30 +168,34 @@ void SIMD(groupnorm_moments)(double *sum, float *acc, const float *x, const floa
     }
 }
 
-// d/dz of silu(z), times dz
-SIMD_INLINE vf silu_slope(vf z) {
-    vf s = fast_sigmoid(z);
-    return s * vf_fma(z, 1.0f - s, vf_set(1.0f));
+// d/dz of silu(z) = s (1 + z (1 - s)), from u = -z log2 e.
+SIMD_INLINE void silu_slope(int n, vf *y, const vf *u) {
+    vf s[FAST_MAX], ln2 = vf_set(1 / FAST_LOG2E);
+    fast_sigmoid_scaled(n, s, u);
+    FAST_EACH y[k] = s[k] * vf_fma(u[k], vf_fma(s[k], ln2, -ln2), vf_set(1.0f));
 }
 
-// One vector of m channels from channel i on.
-SIMD_INLINE void apply_one(float *y, const float *x, const NormChannels *p, bool silu, int64_t i,
-                           int m) {
-    vf z = vf_fma(vf_load_n(x + i, m) - vf_load_n(p->mean + i, m), vf_load_n(p->gain + i, m),
-                  vf_load_n(p->bias + i, m));
-    vf_store_n(y + i, silu ? z * fast_sigmoid(z) : z, m);
+// n vectors of m channels each from channel i on.
+SIMD_INLINE void apply_some(int n, float *y, const float *x, const NormChannels *p, bool silu,
+                            int64_t i, int m) {
+    vf z[FAST_MAX];
+    vf_prefetch(x + i + SIMD_AHEAD, n);
+    FAST_EACH {
+        int64_t at = i + k * VLEN;
+        z[k] = vf_fma(vf_load_n(x + at, m) - vf_load_n(p->mean + at, m), vf_load_n(p->gain + at, m),
+                      vf_load_n(p->bias + at, m));
+    }
+    if (silu) fast_silu_scaled(n, z, z);
+    FAST_EACH vf_store_n(y + i + k * VLEN, z[k], m);
 }
 
-// Four vectors at a time, so that the exponentials overlap.
 SIMD_INLINE void apply_rows(float *y, const float *x, NormChannels p, bool silu, int64_t rows,
                             int64_t c) {
     for (int64_t r = 0; r < rows; r++, y += c, x += c) {
         int64_t i = 0;
-        for (; i + 4 * VLEN <= c; i += 4 * VLEN) {
-#pragma GCC unroll 4
-            for (int k = 0; k < 4; k++) apply_one(y, x, &p, silu, i + k * VLEN, VLEN);
-        }
-        for (; i < c; i += VLEN) apply_one(y, x, &p, silu, i, vf_left(c - i));
+        for (; i + FAST_MAX * VLEN <= c; i += FAST_MAX * VLEN)
+            apply_some(FAST_MAX, y, x, &p, silu, i, VLEN);
+        for (; i < c; i += VLEN) apply_some(1, y, x, &p, silu, i, vf_left(c - i));
     }
 }
 
@@ -181,18 +208,23 @@ void SIMD(groupnorm_apply)(float *y, const float *x, const NormChannels *p, bool
 }
 
 SIMD_INLINE void back_one(float *acc, float *dz, const float *dy, const float *x,
-                          const NormChannels *p, bool silu, int rows, int64_t c, int64_t i, int m) {
+                          const NormChannels *p, bool silu, int n, int64_t c, int64_t i, int m) {
     vf mean = vf_load_n(p->mean + i, m), rstd = vf_load_n(p->rstd + i, m),
        off = vf_load_n(p->off + i, m);
     vf gain = vf_load_n(p->gain + i, m), bias = vf_load_n(p->bias + i, m), s = {0}, q = {0};
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-        __builtin_prefetch(x + (r + 8) * c + i);
-        __builtin_prefetch(dy + (r + 8) * c + i);
-        vf v = vf_load_n(x + r * c + i, m) - mean, a = vf_load_n(dy + r * c + i, m);
-        if (silu) a *= silu_slope(vf_fma(v, gain, bias));
-        if (dz) vf_store_n(dz + r * c + i, a, m);
-        s = vf_fma(a, vf_fma(v, rstd, off), s);
+    vf v[FAST_MAX], slope[FAST_MAX];
+    FAST_EACH {
+        __builtin_prefetch(x + (k + 8) * c + i);
+        __builtin_prefetch(dy + (k + 8) * c + i);
+        v[k] = vf_load_n(x + k * c + i, m) - mean;
+        if (silu) slope[k] = vf_fma(v[k], gain, bias);
+    }
+    if (silu) silu_slope(n, slope, slope);
+    FAST_EACH {
+        vf a = vf_load_n(dy + k * c + i, m);
+        if (silu) a *= slope[k];
+        if (dz) vf_store_n(dz + k * c + i, a, m);
+        s = vf_fma(a, vf_fma(v[k], rstd, off), s);
         q += a;
     }
     vf_store_n(acc + i, vf_load_n(acc + i, m) + s, m);
@@ -230,6 +262,7 @@ void SIMD(groupnorm_dx)(float *dx, const float *dz, const float *x, const float 
     for (int64_t r = 0; r < rows; r++, dx += c, dz += c, x += c)
         for (int64_t i = 0; i < c; i += VLEN) {
             int m = vf_left(c - i);
+            vf_prefetch(x + i + SIMD_AHEAD, 1), vf_prefetch(dz + i + SIMD_AHEAD, 1);
             vf v = vf_load_n(x + i, m) - vf_load_n(mean + i, m);
             vf y = vf_fma(v, vf_load_n(b + i, m), vf_load_n(k + i, m));
             vf_store_n(dx + i, vf_fma(vf_load_n(dz + i, m), vf_load_n(a + i, m), y), m);

@@ -55,6 +55,13 @@ SIMD_INLINE vf vf_set(float a) {
 } // a in every lane; a - 0 is a for every a, so it costs nothing
 SIMD_INLINE vf vf_load(const float *p) { return *(const vf_unaligned *)p; }
 SIMD_INLINE void vf_store(float *p, vf v) { *(vf_unaligned *)p = v; }
+// Asks for n vectors that will be needed some hundred cycles from now; they need not exist. Worth its while
+// where much arithmetic per element keeps the core from looking ahead far enough.
+enum { SIMD_AHEAD = 512 }; // floats, along a plain stream
+SIMD_INLINE void vf_prefetch(const float *p, int n) {
+#pragma GCC unroll 4
+    for (int i = 0; i < n * VLEN; i += 16) __builtin_prefetch(p + i);
+}
 SIMD_INLINE int vf_left(int64_t n) { return n < VLEN ? (int)n : VLEN; }
 
 // The first n lanes, 0 <= n <= VLEN; the others are 0. Memory past them is not touched.
@@ -129,16 +136,29 @@ SIMD_INLINE vf vf_copysign(vf x, vf sign) {
     return (vf)(((vi)x & 0x7fffffff) | ((vi)sign & (vi)(~(vi){0} << 31)));
 }
 
+// The sums (or maxima) of lanes i, i + 4, ...: half of the vector on the other half until four are left.
+#if defined __AVX512F__
+#define VF_FOUR(v, op)                                                      \
+    __m256 half = _mm256_##op##_ps(_mm512_castps512_ps256((__m512)(v)),     \
+                                   _mm512_extractf32x8_ps((__m512)(v), 1)); \
+    __m128 four = _mm_##op##_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1))
+#elif defined __AVX2__
+#define VF_FOUR(v, op) \
+    __m128 four =      \
+        _mm_##op##_ps(_mm256_castps256_ps128((__m256)(v)), _mm256_extractf128_ps((__m256)(v), 1))
+#else
+#define VF_FOUR(v, op) __m128 four = (__m128)(v)
+#endif
 // Over the lanes, as a balanced tree: the order is fixed for an instruction set.
 SIMD_INLINE float vf_sum(vf v) {
-    for (int half = VLEN / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) v[i] += v[i + half];
-    return v[0];
+    VF_FOUR(v, add);
+    four += _mm_movehl_ps(four, four);
+    return four[0] + four[1];
 }
 SIMD_INLINE float vf_max_lane(vf v) {
-    float m = v[0];
-    for (int i = 1; i < VLEN; i++) m = v[i] > m ? v[i] : m;
-    return m;
+    VF_FOUR(v, max);
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return four[0] > four[1] ? four[0] : four[1];
 }
 
 // ---- 16-bit storage ----------------------------------------------------------------------------

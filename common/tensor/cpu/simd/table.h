@@ -14,6 +14,8 @@
 #include "common/tensor/cpu/simd/attention.h"
 #include "common/tensor/cpu/simd/norm.h"
 
+enum { GEMM_ADD = 1, GEMM_COLD = 2 }; // of gemm
+
 typedef struct SimdTable {
     const char *isa; // "avx512", "avx2", "base"
     int vlen;        // floats per vector: 16, 8, 4
