@@ -108,7 +108,7 @@ helpers    := $(filter-out test_% bench_% fuzz_%,$(notdir $(call find,tests,*.c)
 helpers    := $(patsubst %.c,$(B)/%.o,$(foreach h,$(helpers),$(call find,tests,$h)))
 objs_all   += $(helpers) $(test_bins:=.o) $(bench_bins:=.o) $(fuzz_bins:=.o)
 
-.PHONY: all test soak train demo demo-long bench bench-torch bench-demo-torch fuzz lint deps clean help FORCE
+.PHONY: all test soak train demo demo-long bench bench-torch bench-demo-torch bench-window fuzz lint deps clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -143,6 +143,9 @@ bench-torch: all## the tiny denoiser against PyTorch in the same run (downloads 
 
 bench-demo-torch: all## DEMO against the same run in PyTorch: numbers, time, memory (downloads PyTorch into build/)
 	VADER=$(B)/vader tests/oracle/compare_torch.sh $(DEMO)
+
+bench-window: all## the demo with its window at four places: reward at equal updates (an hour)
+	tests/bench/window/window.py $(BUILD)/window --vader $(B)/vader
 
 lint: all## what the compiler does not check: folders, names, format
 	@BUILD_DIR=$(B) MODE=$(MODE) tests/run tests/lint/
