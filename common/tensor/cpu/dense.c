@@ -2,9 +2,11 @@
 #include "common/tensor/cpu/dense.h"
 
 enum {
-    ROW_TILES = 16,        // row tiles per chunk: a panel slice in L1 serves this many
-    CHUNKS_WANTED = 24,    // below this many, columns are cut too,
-    CHUNK_FLOPS = 1 << 19, // but not into pieces smaller than this (some microseconds)
+    ROW_TILES = 16,         // row tiles per chunk: a panel slice in L1 serves this many,
+    ROW_TILES_MAX = 40,     // or more where the right side
+    CACHE_FLOATS = 1 << 16, // is larger than this, but the rows are not: half of a small L2
+    CHUNKS_WANTED = 24,     // below this many, columns are cut too,
+    CHUNK_FLOPS = 1 << 19,  // but not into pieces smaller than this (some microseconds)
 };
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -38,9 +40,15 @@ static void dense_chunk(void *ctx, int64_t chunk, int worker) {
         d->residual_row, GEMM_COLD | (d->accumulate ? GEMM_ADD : 0));
 }
 
+static int64_t chunk_rows(const CpuDevice *dev, const Dense *d) {
+    int64_t tile = dev->simd->vlen == 16 ? 14 : 6, tiles = ROW_TILES;
+    if (d->k * d->n > CACHE_FLOATS) tiles = min(ROW_TILES_MAX, CACHE_FLOATS / (d->k * tile));
+    return (tiles > ROW_TILES ? tiles : ROW_TILES) * tile;
+}
+
 void dense_run(CpuDevice *dev, const Dense *d) {
-    int64_t batch = d->batch ? d->batch : 1, tile = dev->simd->vlen == 16 ? 14 : 6;
-    DenseJob job = {.dev = dev, .d = d, .rows = ROW_TILES * tile, .cols = d->n};
+    int64_t batch = d->batch ? d->batch : 1;
+    DenseJob job = {.dev = dev, .d = d, .rows = chunk_rows(dev, d), .cols = d->n};
     job.row_cnt = ceil_div(d->m, job.rows);
     int64_t pieces = ceil_div(CHUNKS_WANTED, batch * job.row_cnt);
     double flops = 2.0 * (double)min(d->m, job.rows) * (double)d->k * (double)d->n;

@@ -136,8 +136,7 @@ static void block_chunk(void *ctx, int64_t chunk, int worker) {
     block_in(j, v, tile, cnt);
     for (int i = 0; i < POINTS; i++)
         j->dev->simd->gemm(m + i * j->m_plane, w->o, v + i * j->v_plane, w->c, 1,
-                           w->weight + i * j->matrix, j->panel, cnt, w->o, w->c, NULL, NULL, 0,
-                           0);
+                           w->weight + i * j->matrix, j->panel, cnt, w->o, w->c, NULL, NULL, 0, 0);
     block_out(j, m, tile, cnt);
 }
 
