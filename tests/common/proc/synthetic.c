@@ -318,22 +318,23 @@ static int processes_alive(const Synthetic *s) {
     return 1;
 }
 
-static Err drive(Synthetic *s, Control *control) {
-    int joined = 0;
+// Everything that has come, after at most timeout_ms. Whoever says hello is welcome, however often.
+static Err answer(Control *control, int timeout_ms) {
     Msg m;
-    bool got;
-    while (joined < s->process_cnt) {
-        TRY(control_receive(control, 20, &m, &got));
-        if (!got && !processes_alive(s)) FAIL(ERR_PEER, "a stage has ended");
-        if (!got || m.kind != MSG_HELLO) continue;
-        joined++;
-        TRY(control_send(control,
-                         &(Msg){.kind = MSG_WELCOME, .stage = m.stage, .replica = m.replica}));
+    bool got = true;
+    for (int wait = timeout_ms; got; wait = 0) {
+        TRY(control_receive(control, wait, &m, &got));
+        if (got && m.kind == MSG_HELLO)
+            TRY(control_send(control,
+                             &(Msg){.kind = MSG_WELCOME, .stage = m.stage, .replica = m.replica}));
     }
+    return ERR_OK;
+}
+
+static Err drive(Synthetic *s, Control *control) {
     for (bool done = false; !done;) {
         TRY(poll_conductor(s, &done));
-        TRY(control_receive(control, done ? 0 : 20, &m, &got));
-        while (got) TRY(control_receive(control, 0, &m, &got));
+        TRY(answer(control, done ? 0 : 20));
         if (!done && !processes_alive(s)) FAIL(ERR_PEER, "a stage has ended");
     }
     atomic_store(&s->run.state->stopping, 1);
