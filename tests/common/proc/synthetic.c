@@ -318,23 +318,30 @@ static int processes_alive(const Synthetic *s) {
     return 1;
 }
 
-// Everything that has come, after at most timeout_ms. Whoever says hello is welcome, however often.
-static Err answer(Control *control, int timeout_ms) {
+// Everything that has come, after at most timeout_ms. Whoever says hello is welcome, however often; *joined is the set
+// of those who have.
+static Err answer(Synthetic *s, Control *control, int timeout_ms, uint64_t *joined) {
     Msg m;
     bool got = true;
     for (int wait = timeout_ms; got; wait = 0) {
         TRY(control_receive(control, wait, &m, &got));
-        if (got && m.kind == MSG_HELLO)
-            TRY(control_send(control,
-                             &(Msg){.kind = MSG_WELCOME, .stage = m.stage, .replica = m.replica}));
+        if (!got || m.kind != MSG_HELLO) continue;
+        *joined |= (uint64_t)1 << run_page_index(&s->run, (StageKind)m.stage, (int)m.replica);
+        TRY(control_send(control,
+                         &(Msg){.kind = MSG_WELCOME, .stage = m.stage, .replica = m.replica}));
     }
     return ERR_OK;
 }
 
 static Err drive(Synthetic *s, Control *control) {
+    uint64_t joined = 0, all = ((uint64_t)1 << s->process_cnt) - 1;
+    while (joined != all) { // before that the board may be empty
+        TRY(answer(s, control, 20, &joined));
+        if (!processes_alive(s)) FAIL(ERR_PEER, "a stage has ended");
+    }
     for (bool done = false; !done;) {
         TRY(poll_conductor(s, &done));
-        TRY(answer(control, done ? 0 : 20));
+        TRY(answer(s, control, done ? 0 : 20, &joined));
         if (!done && !processes_alive(s)) FAIL(ERR_PEER, "a stage has ended");
     }
     atomic_store(&s->run.state->stopping, 1);

@@ -411,9 +411,11 @@ TEST(stages_overlap) {
     CHECK_OK(synthetic_open(&s, fresh_dir(), false, 4, set));
     for (int k = 0; k <= STEP_CNT; k++) atomic_store(&s.shared->sleep_us[k], 2000);
     CHECK_OK(synthetic_processes(&s));
-    for (int a = 0; a < STAGE_CNT; a++)
-        for (int b = 0; b < a; b++)
-            CHECK_MSG(overlap(a, b), "the %s never works while the %s does",
-                      itinerary_stage_name((StageKind)a), itinerary_stage_name((StageKind)b));
+    for (int a = 0; a < STAGE_CNT; a++) {
+        bool any = false;
+        for (int b = 0; b < STAGE_CNT; b++) any |= a != b && overlap(a, b);
+        CHECK_MSG(any, "the %s works only when nobody else does",
+                  itinerary_stage_name((StageKind)a));
+    }
     synthetic_close(&s);
 }
