@@ -50,8 +50,7 @@ static inline void cut_run_rows(Backend *be, Step *step, const Tensor *t, PoolFn
     CpuDevice *dev = cpu_device(be);
     int64_t width = cut_last_dim(t);
     CutJob job = {step, dev->simd, cut(shape_count(t->shape) / width, width, 1), width};
-    if (job.cut.step > 4)
-        job.cut.step -= job.cut.step % 4; // kernels like to take four rows at a time
+    if (job.cut.step > 4) job.cut.step -= job.cut.step % 4; // some kernels take four at a time
     job.cut.cnt = (job.cut.n + job.cut.step - 1) / job.cut.step;
     pool_run(dev->pool, job.cut.cnt, fn, &job);
 }

@@ -2,11 +2,13 @@
 #include "common/tensor/cpu/dense.h"
 
 enum {
-    ROW_TILES = 16,         // row tiles per chunk: a panel slice in L1 serves this many,
-    ROW_TILES_MAX = 40,     // or more where the right side
-    CACHE_FLOATS = 1 << 16, // is larger than this, but the rows are not: half of a small L2
-    CHUNKS_WANTED = 24,     // below this many, columns are cut too,
-    CHUNK_FLOPS = 1 << 19,  // but not into pieces smaller than this (some microseconds)
+    ROW_TILES = 16, // row tiles per chunk: a panel slice in L1 serves this many.
+    // Every chunk streams the whole right side. Where that is more than half of a small L2, more
+    // rows share it, as long as they are not.
+    ROW_TILES_MAX = 40,
+    CACHE_FLOATS = 1 << 16,
+    CHUNKS_WANTED = 24,    // below this many, columns are cut too,
+    CHUNK_FLOPS = 1 << 19, // but not into pieces smaller than this (some microseconds)
 };
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

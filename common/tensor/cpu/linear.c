@@ -104,8 +104,7 @@ static void lora_chunk(void *ctx, int64_t chunk, int worker) {
     float *low = (float *)j->low + chunk * j->r * nr;
     for (int64_t i = 0; i < j->r * nr; i++) low[i] *= j->scale;
     j->dev->simd->gemm(j->merged + chunk * j->rows * nr, nr, j->high, j->high_row, j->high_col, low,
-                       j->r * nr, j->rows, nr, j->r, NULL, j->panels + chunk * j->rows * nr, nr,
-                       0);
+                       j->r * nr, j->rows, nr, j->r, NULL, j->panels + chunk * j->rows * nr, nr, 0);
 }
 
 static Err lora_prepare(Backend *be, Step *step) {

@@ -208,7 +208,7 @@ static void each_block(PoolFn *fn, const NormJob *job, int64_t n, int worker) {
         fn((void *)(uintptr_t)job, n * job->rows.cnt + b, worker);
 }
 // What the pass before has read last is still in cache.
-static void each_block_back(PoolFn *fn, const NormJob *job, int64_t n, int worker) {
+static void each_block_reversed(PoolFn *fn, const NormJob *job, int64_t n, int worker) {
     for (int64_t b = job->rows.cnt; b-- > 0;)
         fn((void *)(uintptr_t)job, n * job->rows.cnt + b, worker);
 }
@@ -235,7 +235,7 @@ static void apply_chunk(void *ctx, int64_t chunk, int worker) {
 
 static void sample_chunk(void *ctx, int64_t n, int worker) {
     find_channels_of(ctx, n, worker);
-    each_block_back(apply_chunk, ctx, n, worker);
+    each_block_reversed(apply_chunk, ctx, n, worker);
 }
 
 static Err groupnorm_prepare(Backend *be, Step *step) {
@@ -305,7 +305,7 @@ static void dx_chunk(void *ctx, int64_t chunk, int worker) {
 static void sample_back_chunk(void *ctx, int64_t n, int worker) {
     const NormJob *job = ctx;
     find_channels_of(job, n, worker);
-    each_block_back(back_chunk, job, n, worker);
+    each_block_reversed(back_chunk, job, n, worker);
     if (job->step->node->op == OP_groupnorm_dp) return;
     slopes_chunk(ctx, n, worker);
     each_block(dx_chunk, job, n, worker);

@@ -6,8 +6,7 @@
 
 enum {
     FLUSH = 64,
-    NARROW =
-        192, // rows up to here are normalised four at a time; longer ones stream better one by one
+    NARROW = 192, // rows up to here are normalised four at a time; longer ones stream better alone
 };
 
 // ---- Layer normalisation -----------------------------------------------------------------------
@@ -262,7 +261,6 @@ void SIMD(groupnorm_dx)(float *dx, const float *dz, const float *x, const float 
     for (int64_t r = 0; r < rows; r++, dx += c, dz += c, x += c)
         for (int64_t i = 0; i < c; i += VLEN) {
             int m = vf_left(c - i);
-            vf_prefetch(x + i + SIMD_AHEAD, 1), vf_prefetch(dz + i + SIMD_AHEAD, 1);
             vf v = vf_load_n(x + i, m) - vf_load_n(mean + i, m);
             vf y = vf_fma(v, vf_load_n(b + i, m), vf_load_n(k + i, m));
             vf_store_n(dx + i, vf_fma(vf_load_n(dz + i, m), vf_load_n(a + i, m), y), m);
