@@ -313,13 +313,15 @@ static int processes_alive(const Synthetic *s) {
 
 static Err drive(Synthetic *s, Control *control) {
     int joined = 0;
+    bool known[SYNTHETIC_PROCESSES] = {false}, got; // a stage that waits long says hello again
     Msg m;
-    bool got;
     while (joined < s->process_cnt) {
         TRY(control_receive(control, 20, &m, &got));
         if (!got && !processes_alive(s)) FAIL(ERR_PEER, "a stage has ended");
         if (!got || m.kind != MSG_HELLO) continue;
-        joined++;
+        bool *seen = &known[run_page_index(&s->run, (StageKind)m.stage, (int)m.replica)];
+        joined += !*seen;
+        *seen = true;
         TRY(control_send(control,
                          &(Msg){.kind = MSG_WELCOME, .stage = m.stage, .replica = m.replica}));
     }
