@@ -274,7 +274,7 @@ static const Row attention_back_rows[] = {
     {1.3, {14, 4, 256, 32}}, {1.3, {14, 8, 256, 64}}, {1.3, {14, 4, 1024, 32}}, {0}};
 static const Row attention_time_rows[] = {{1.5, {256, 4, 14, 32}}, {1.5, {1024, 4, 14, 32}}, {0}};
 static const Row attention_time_back_rows[] = {
-    {1.3, {256, 4, 14, 32}}, {1.3, {1024, 4, 14, 32}}, {0}};
+    {1.5, {256, 4, 14, 32}}, {1.5, {1024, 4, 14, 32}}, {0}};
 
 // ---- Memory-bound ops: rows channels, against a copy that reads and writes as much -------------
 
