@@ -197,7 +197,8 @@ $(LIB).list: FORCE
 $(LIB): $(objs) $(LIB).list
 	@rm -f $@.$$$$; ar rcs $@.$$$$ $(objs) && mv $@.$$$$ $@
 
-$(programs): ; $(call say,link)$(CC) $(LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@
+# A program is replaced at once: one that runs goes on with the file it began with.
+$(programs): ; $(call say,link)$(CC) $(LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@.$$$$ && mv $@.$$$$ $@
 $(test_bins) $(bench_bins): $(B)/%: $(B)/%.o $(helpers) $(LIB)
 	$(call say,link)$(CC) $(LDFLAGS) $(filter %.o,$^) $(LIB) $(LIBS) -o $@
 $(fuzz_bins): $(B)/%: $(B)/%.o $(LIB)

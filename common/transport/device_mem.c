@@ -47,8 +47,8 @@ static DeviceMem none(const DeviceMemKind *kind, uint64_t bytes) {
 
 // Tells blocks of this machine apart: never 0, which is what untouched memory holds.
 static uint64_t new_pattern(void) {
-    static uint64_t made;
-    return ((uint64_t)clock_ns() << 20 ^ (uint64_t)getpid() << 8 ^ ++made) | 1;
+    static _Atomic uint64_t made;
+    return ((uint64_t)clock_ns() << 20 ^ (uint64_t)getpid() << 8 ^ ++made << 1) | 1;
 }
 
 Err device_mem_create(DeviceMem *m, const DeviceMemKind *kind, const char *what, uint64_t bytes) {

@@ -119,9 +119,12 @@ typedef struct File {
     FileHead head;
 } File;
 
-static Err load(File *f, const char *path) {
+// No file: *exists is false and nothing is read.
+static Err load(File *f, const char *path, bool *exists) {
     struct stat st;
     FILE *in = fopen(path, "rb");
+    *exists = in || errno != ENOENT;
+    if (!*exists) return ERR_OK;
     if (!in) FAIL(ERR_IO, "%s: %s", path, strerror(errno));
     bool ok =
         !fstat(fileno(in), &st) && st.st_size >= 0 && (f->bytes = malloc((size_t)st.st_size + 1));
@@ -182,10 +185,12 @@ Err ledger_read(const char *run_dir, LedgerHead *head, Board *board, int *found)
     int best = -1, exist = 0;
     for (int i = 0; i < 2; i++) {
         char path[PATH_BYTES];
+        bool exists;
         path_of(path, run_dir, (uint64_t)i, "");
-        if (access(path, F_OK)) continue;
+        TRY_OUT(load(&file[i], path, &exists));
+        if (!exists) continue;
         exist++;
-        if (load(&file[i], path) || check(&file[i], path)) {
+        if (check(&file[i], path)) {
             log_warn("%s", err_text());
             continue;
         }

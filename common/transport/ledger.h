@@ -22,9 +22,10 @@ typedef struct LedgerHead {
 
 Err ledger_write(const char *run_dir, const LedgerHead *head, const Board *board);
 
-// The newest whole state; *found is 0 when neither file exists. A file that exists and is damaged is reported in
-// the log and skipped; ERR_FORMAT if one exists and none is whole. board: NULL reads the head only, else its
-// theta, moments, version and durable are restored (spec must match: ERR_FORMAT says which number differs).
+// The newest whole state; *found is 0 when neither file exists. A file that is damaged is reported in the log and
+// skipped; ERR_FORMAT if one exists and none is whole; ERR_IO if one cannot be read, for it may be the newest.
+// board: NULL reads the head only, else its theta, moments, version and durable are restored (spec must match:
+// ERR_FORMAT says which number differs).
 Err ledger_read(const char *run_dir, LedgerHead *head, Board *board, int *found);
 
 #endif

@@ -151,6 +151,16 @@ TEST(bytes_too_many) {
     CHECK_EQ(read_version(), 1);
 }
 
+// What cannot be read may be the newest: to go on from the older one would be wrong without a word.
+TEST(one_that_cannot_be_read) {
+    LedgerHead head;
+    int found;
+    begin();
+    CHECK_OK(write_version(4));
+    CHECK(!mkdir(path(1), 0700));
+    CHECK_ERR(ledger_read(dir, &head, NULL, &found), ERR_IO, "state-1");
+}
+
 TEST(both_bad) {
     begin();
     fill(0);

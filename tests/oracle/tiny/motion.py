@@ -169,11 +169,13 @@ class Clips:
         frames = torch.cat([((x + 1) * 127.5).round().to(torch.uint8).cpu() for x, _, _ in parts])
         torch.save({"frames": frames, "motion": torch.cat([p[1] for p in parts]).cpu(), "speed": torch.cat([p[2] for p in parts]).cpu()}, file)
 
-    def __init__(self, file, device, seed, still=1.0):
-        """still: the share that is kept of the clips without motion."""
-        data = torch.load(file)
-        keep = (data["motion"] != len(CLASSES) - 1) | (torch.arange(len(data["motion"])) % 100 < 100 * still)
-        self.frames, self.motion, self.speed = (data[name][keep].to(device) for name in ("frames", "motion", "speed"))
+    def __init__(self, file, device, seed, still=1.0, zoom=1):
+        """still: the share that is kept of the clips without motion. zoom: how many times as often zooms are drawn."""
+        data = torch.load(file, mmap=True)
+        self.frames, self.motion, self.speed = (data[name].to(device) for name in ("frames", "motion", "speed"))
+        keep = (self.motion != len(CLASSES) - 1) | (torch.arange(len(self.motion), device=device) % 100 < 100 * still)
+        zooms = ((self.motion == 4) | (self.motion == 5)).nonzero().flatten()
+        self.index = torch.cat([keep.nonzero().flatten()] + (zoom - 1) * [zooms])
         self.rng, self.kind = torch.Generator(device).manual_seed(seed), np.random.default_rng(seed)
         mirror = torch.tensor([1, 0, 2, 3, 4, 5, 6], device=device)
         turn = torch.tensor([3, 2, 0, 1, 4, 5, 6], device=device)        # a quarter, against the clock
@@ -184,7 +186,7 @@ class Clips:
 
     def draw(self, n, jitter=True, only=None):
         """n clips, all turned alike; only: just these of their frames."""
-        pick = torch.randint(len(self.frames), (n,), generator=self.rng, device=self.frames.device)
+        pick = self.index[torch.randint(len(self.index), (n,), generator=self.rng, device=self.index.device)]
         frames = self.frames[pick] if only is None else self.frames[pick][:, only]
         k = int(self.kind.integers(8))
         frames = torch.rot90(frames.flip(4) if k >= 4 else frames, k % 4, (3, 4)) / 127.5 - 1

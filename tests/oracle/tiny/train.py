@@ -359,7 +359,7 @@ def load_svd(folder, device, unet=True):
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
     from transformers import CLIPVisionModelWithProjection
     vae = AutoencoderKLTemporalDecoder.from_pretrained(Path(folder) / "vae").to(device).eval().requires_grad_(False)
-    encoder = CLIPVisionModelWithProjection.from_pretrained(Path(folder) / "image_encoder").to(device).eval().requires_grad_(False)
+    encoder = CLIPVisionModelWithProjection.from_pretrained(Path(folder) / "image_encoder", dtype=torch.float32).to(device).eval().requires_grad_(False)
     net = UNetSpatioTemporalConditionModel.from_pretrained(Path(folder) / "unet").to(device).eval().requires_grad_(False) if unet else None
     return vae, encoder, net
 
@@ -416,7 +416,7 @@ def train_unet(out, svd, data, device, seed, steps, batch, channels, layers, cli
 def new_videomae(resume=None):
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
     if resume:
-        return VideoMAEForVideoClassification.from_pretrained(resume)
+        return VideoMAEForVideoClassification.from_pretrained(resume, dtype=torch.float32)
     return VideoMAEForVideoClassification(VideoMAEConfig(
         image_size=SIZE, patch_size=16, num_frames=FRAMES, tubelet_size=2, hidden_size=128, num_hidden_layers=4,
         num_attention_heads=4, intermediate_size=512, id2label=dict(enumerate(CLASSES)),
@@ -509,8 +509,8 @@ def train_videomae(out, svd, data, device, seed, steps, batch, limit=None, lr=1e
     batch = count(batch)
     torch.manual_seed(seed)
     start = time.time()
-    vae = load_svd(svd, device, unet=False)[0]
-    clips = Clips(data / "clips.pt", device, seed)
+    vae = flat_time_convolutions(load_svd(svd, device, unet=False)[0])
+    clips = Clips(data / "clips.pt", device, seed, zoom=3)      # in or out is learned last of all
     model = new_videomae(resume).to(device)
     model.videomae.embeddings.position_embeddings = model.videomae.embeddings.position_embeddings.to(device)
     flat_patch_embedding(model)
@@ -633,7 +633,7 @@ def base_quality(svd, classifier, data, device, seed, photos_cnt=16, each=8):
     photos_cnt, each = count(photos_cnt), count(each)
     from transformers import VideoMAEForVideoClassification
     vae, encoder, unet = load_svd(svd, device)
-    model = VideoMAEForVideoClassification.from_pretrained(classifier).to(device).eval()
+    model = VideoMAEForVideoClassification.from_pretrained(classifier, dtype=torch.float32).to(device).eval()
     bank = Bank(data / "held-out.npy", device, seed)
     clip = bank.clips(photos_cnt, FRAMES)[0]
     pictures = clip[:, 0]
