@@ -17,9 +17,13 @@ for conf in launch/conf/demo.yaml launch/conf/demo-long.yaml; do
 done
 
 one="optim.updates=1 optim.rollouts=1 optim.lag=0 preview.every=0"
+# Where every load and store is looked at, the demo would take an hour: smaller pictures, fewer steps, and no word about quality.
+[ "${MODE:-}" = tsan ] && one="$one sampler.steps=2 window.range=[0,1] video.width=64 video.height=64"
 run train launch/conf/demo.yaml run="$TMPDIR/demo" $one --inline
 run train launch/conf/demo-long.yaml run="$TMPDIR/long" $one video.handover=learner --inline
 run eval "$TMPDIR/demo" eval.images="[$PWD/$demo/photos/held-out/citrus.png]" eval.real="[$PWD/$demo/clips/citrus.mp4]" eval.seeds=1
-psnr=$(grep -o '"base": {[^}]*' "$TMPDIR/demo/eval.json" | grep -o '"first_frame_psnr": [0-9.]*' | head -n 1 | cut -d' ' -f2)
-awk -v x="${psnr:-0}" 'BEGIN { exit !(x > 16) }' || fail "the first frame is its picture at $psnr dB, want 16"
+if [ "${MODE:-}" != tsan ]; then
+    psnr=$(grep -o '"base": {[^}]*' "$TMPDIR/demo/eval.json" | grep -o '"first_frame_psnr": [0-9.]*' | head -n 1 | cut -d' ' -f2)
+    awk -v x="${psnr:-0}" 'BEGIN { exit !(x > 16) }' || fail "the first frame is its picture at $psnr dB, want 16"
+fi
 run report "$TMPDIR/demo"
