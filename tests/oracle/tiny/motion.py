@@ -81,6 +81,18 @@ def path(motion, speed, growth, frames):
     return torch.stack([dx, dy], -1), zoom.exp()
 
 
+def flow(motion, speed, grid):
+    """How far the content of each of grid x grid squares goes per frame, once in motion: (B, grid * grid, 2) pixels, x and y."""
+    at = (torch.arange(grid, device=motion.device) + 0.5) * SIZE / grid - SIZE / 2
+    u = (speed - SPEED[0]) / (SPEED[1] - SPEED[0])
+    growth = (GROWTH[0] + (GROWTH[1] - GROWTH[0]) * u) * ((motion == 4).float() - (motion == 5).float())
+    dx = ((motion == 0).float() - (motion == 1).float()) * speed
+    dy = ((motion == 2).float() - (motion == 3).float()) * speed
+    x = dx[:, None, None] + growth[:, None, None] * at[None, None, :].expand(-1, grid, -1)
+    y = dy[:, None, None] + growth[:, None, None] * at[None, :, None].expand(-1, -1, grid)
+    return torch.stack([x, y], -1).flatten(1, 2)
+
+
 def look(patch, centre, size):
     """Frames (B, T, 3, SIZE, SIZE) in [-1, 1] through windows of `size` x SIZE pixels around centre, in
     pixels from the middle of the patches (B, 3, P, P), uint8."""

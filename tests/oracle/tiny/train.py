@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import vjepa as jepa
-from motion import CLASSES, SIZE, Bank, Clips, look
+from motion import CLASSES, SIZE, Bank, Clips, flow, look
 
 FRAMES, LONG = 8, 16
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -470,24 +470,33 @@ def start_from_patterns(model, clips, seed, cnt=300):
     first[:128], first[128:256] = 1.5 * torch.eye(128), -1.5 * torch.eye(128)
 
 
+def later(clips):
+    """0 at a clip's first frame, 1 at its last: (1, T, 1, 1, 1)."""
+    return torch.linspace(0, 1, clips.shape[1], device=clips.device).view(1, -1, 1, 1, 1)
+
+
 def disturb(frames, rng):
-    """Noise and blur as a generator's clips may have them: a quarter of the clips each, and a quarter as they are."""
+    """Noise, blur, and blur that grows, as a generator's clips may have them: a quarter of the clips each, and a quarter as
+    they are."""
     clear, noisy, soft, blurred = frames.tensor_split(4)
     amount = torch.rand(len(noisy) + len(blurred), 1, 1, 1, 1, device=frames.device, generator=rng)
     blur = lambda x, by: F.interpolate(F.avg_pool2d(x.flatten(0, 1), by), scale_factor=by, mode="bilinear").unflatten(0, x.shape[:2])
     noisy = (noisy + 0.15 * amount[:len(noisy)] * torch.randn_like(noisy)).clamp(-1, 1)
-    blurred = blurred.lerp(blur(blurred, 4), amount[len(noisy):])
+    blurred = blurred.lerp(blur(blurred, 4), amount[len(noisy):] * later(blurred))
     return torch.cat([clear, noisy, blur(soft, 2), blurred])
 
 
 @torch.no_grad()
 def round_trips(clips, vae, n):
-    """Clips as the VAE gives them back, with up to some noise on their latents."""
-    frames, motion, _ = clips.draw(n)
+    """Clips as the VAE gives them back from latents that lose the picture from frame to frame, as a generator's do: each clip
+    takes noise, and blur, up to an amount of its own."""
+    frames, motion, speed = clips.draw(n)
     with torch.autocast(frames.device.type, torch.bfloat16, enabled=BF16):
         z = encode(vae, frames) * vae.config.scaling_factor
-        z = z + 0.25 * torch.rand(n, 1, 1, 1, 1, device=z.device) * torch.randn_like(z)
-        return decode(vae, z).float().clamp(-1, 1), motion
+        soft = F.avg_pool2d(z.flatten(0, 1), 3, 1, 1, count_include_pad=False).unflatten(0, z.shape[:2])
+        noise, blur = 0.8 * torch.rand(2, n, 1, 1, 1, 1, device=z.device) * later(z)
+        z = z.lerp(soft, blur) + noise * torch.randn_like(z)
+        return decode(vae, z).float().clamp(-1, 1), motion, speed
 
 
 def classify(model, frames):
@@ -517,21 +526,29 @@ def train_videomae(out, svd, data, device, seed, steps, batch, limit=None, lr=1e
     if not resume:
         start_from_patterns(model, clips, seed)
     again = []
-    while sum(len(x) for x, _ in again) < count(200):
-        again.append(round_trips(clips, vae, count(25)))
-    again = [torch.cat(x) for x in zip(*[(x.half(), m) for x, m in again])]
+    while sum(len(x[0]) for x in again) < count(96):
+        again.append(round_trips(clips, vae, count(24)))
+    again = [torch.cat(x) for x in zip(*again)]
 
-    def loss(frames, motion):
-        return F.cross_entropy(model(frames).logits.float(), motion, label_smoothing=0.05)
+    # Zooms are told apart by who moves where. A head on the second layer that is thrown away afterwards learns the flow at each
+    # token, and the layers behind it only have to look at its pattern.
+    head, kept = torch.nn.Linear(model.config.hidden_size, 2).to(device), {}
+    hook = model.videomae.encoder.layer[1].register_forward_hook(lambda _, __, out: kept.update(tokens=out[0] if isinstance(out, tuple) else out))
+    grid = SIZE // model.config.patch_size
+
+    def loss(frames, motion, speed):
+        logits = model(frames).logits.float()
+        moved = head(kept["tokens"]).float().unflatten(1, (-1, grid * grid)) - flow(motion, speed, grid)[:, None] / 2
+        return F.cross_entropy(logits, motion, label_smoothing=0.05) + 0.5 * moved.square().mean()
 
     log(f"videomae {seed}: started from patterns in {time.time() - start:.0f} s")
-    run = Run(f"videomae {seed}", model.parameters(), lr, steps, limit and max(1, limit - (time.time() - start)), 0.05)
+    run = Run(f"videomae {seed}", [*model.parameters(), *head.parameters()], lr, steps, limit and max(1, limit - (time.time() - start)), 0.05)
     for step in run:
-        frames, motion, _ = clips.draw(batch - batch // 4)
-        pick = torch.randint(len(again[0]), (batch // 4,), device=device)
-        frames = torch.cat([disturb(frames, clips.rng), again[0][pick].float()])
-        motion = torch.cat([motion, again[1][pick]])
-        run.update(step, loss, normalise(frames, IMAGENET), motion)
+        frames, *answer = clips.draw(batch - batch // 2)
+        pick = torch.randint(len(again[0]), (batch // 2,), device=device)
+        frames = torch.cat([disturb(frames, clips.rng), again[0][pick]])
+        run.update(step, loss, normalise(frames, IMAGENET), *(torch.cat([x, y[pick]]) for x, y in zip(answer, again[1:])))
+    hook.remove()
     model.eval().save_pretrained(out)
     report = dict(classifier_quality(model, data, device, 77), steps=run.done, seed=seed,
                   parameters=sum(p.numel() for p in model.parameters()))
