@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,11 +12,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/base/log.h"
 #include "common/base/strbuf.h"
 #include "common/proc/run.h"
 #include "launch/supervisor.h"
 
-enum { PATH_BYTES = 4096, ANSWER_MAX = 64 << 20 };
+enum { PATH_BYTES = 4096, ANSWER_MAX = 64 << 20, ASKED_MAX = 3 };
 
 static int replicas_of(const Config *cfg, int stage) {
     const int64_t n[STAGE_CNT] = {cfg->sampler_replicas, cfg->decoder_replicas,
@@ -66,20 +68,38 @@ static Err ask(Question *q, StageKind stage) {
     return ERR_OK;
 }
 
+static Err hear(Question *q, StageKind stage, StrBuf *text, int *status) {
+    Err err = read_all(q->fd, text);
+    close(q->fd);
+    while (waitpid(q->pid, status, 0) < 0 && errno == EINTR) continue;
+    TRY(err);
+    const char *name = itinerary_stage_name(stage);
+    if (WIFSIGNALED(*status) && WTERMSIG(*status) != SIGABRT)
+        FAIL(ERR_PEER, "%s died of signal %d (%s) while it planned", name, WTERMSIG(*status),
+             strsignal(WTERMSIG(*status)));
+    if (!WIFEXITED(*status) || WEXITSTATUS(*status)) {
+        char message[2048];
+        supervisor_last_words(q->log, message, sizeof message);
+        FAIL(ERR_USAGE, "%s: %s", name, message);
+    }
+    return ERR_OK;
+}
+
+// A process that was killed is asked again; planning changes nothing.
 static Err answer(Question *q, StageKind stage, StagePlan *plan) {
     StrBuf text = {0};
-    char message[2048];
-    int status;
-    Err err = read_all(q->fd, &text);
-    while (waitpid(q->pid, &status, 0) < 0 && errno == EINTR) continue;
-    if (!err && (!WIFEXITED(status) || WEXITSTATUS(status))) {
-        supervisor_last_words(q->log, message, sizeof message);
-        err = err_fail(ERR_USAGE, __FILE__, __LINE__, __func__, "%s: %s",
-                       itinerary_stage_name(stage), message);
+    int status = 0;
+    Err err = hear(q, stage, &text, &status);
+    for (int asked = 1; err && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL; asked++) {
+        if (asked == ASKED_MAX) break;
+        log_warn("%s; asked again", err_text());
+        strbuf_clear(&text);
+        status = 0;
+        err = ask(q, stage);
+        if (!err) err = hear(q, stage, &text, &status);
     }
     if (!err) err = stage_plan_read(plan, strbuf_text(&text), text.len);
     strbuf_fini(&text);
-    close(q->fd);
     return err;
 }
 

@@ -77,6 +77,21 @@ wait $launcher || fail "killed from outside: status $?"
 train ref6 --inline $shape optim.updates=6
 same outside ref6
 
+# Before any stage is there, while it is planned what each needs: who is killed then is asked again.
+mkdir "$TMPDIR/bin"
+cp "$VADER" "$VADER"-* "$TMPDIR/bin"
+mv "$TMPDIR/bin/vader-sampler" "$TMPDIR/bin/sampler"
+cat >"$TMPDIR/bin/vader-sampler" <<'EOF'
+#!/bin/sh
+here=$(dirname "$0")
+[ "$1" = --plan ] && mkdir "$here/killed" 2>/dev/null && kill -9 $$
+exec "$here/sampler" "$@"
+EOF
+chmod +x "$TMPDIR/bin/vader-sampler"
+VADER=$TMPDIR/bin/vader train planned $shape
+grep -q "sampler died of signal 9 (Killed) while it planned; asked again" "$TMPDIR/planned.log" || fail "no planning sampler was killed"
+same planned ref
+
 # Stopped for a while (10 s with SOAK=1): waited for, no restart.
 while_s=0.5
 [ "${SOAK:-}" ] && while_s=10
