@@ -71,12 +71,12 @@ def make_unet(a):
 
 def make_videomae(a):
     import train
-    train.train_videomae(a.work / "videomae", a.work / "svd", a.work, a.device, 14, steps(a, 900), 32, limit=a.limit.get("videomae"))
+    train.train_videomae(a.work / "videomae", a.work / "svd", a.work, a.device, 14, steps(a, 2000), 16, limit=a.limit.get("videomae"))
 
 
 def make_judge(a):
     import train
-    train.train_videomae(a.work / "judge", a.work / "svd", a.work, a.device, 15, steps(a, 700), 32, limit=a.limit.get("judge"))
+    train.train_videomae(a.work / "judge", a.work / "svd", a.work, a.device, 15, steps(a, 2000), 16, limit=a.limit.get("judge"))
 
 
 def make_vjepa(a):
