@@ -68,16 +68,19 @@ static Err ask(Question *q, StageKind stage) {
     return ERR_OK;
 }
 
-static Err hear(Question *q, StageKind stage, StrBuf *text, int *status) {
+// Its whole answer, and its end. *killed: by a SIGKILL, which says nothing about the plan.
+static Err hear(Question *q, StageKind stage, StrBuf *text, bool *killed) {
+    int status;
     Err err = read_all(q->fd, text);
     close(q->fd);
-    while (waitpid(q->pid, status, 0) < 0 && errno == EINTR) continue;
+    while (waitpid(q->pid, &status, 0) < 0 && errno == EINTR) continue;
+    int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    *killed = sig == SIGKILL;
     TRY(err);
     const char *name = itinerary_stage_name(stage);
-    if (WIFSIGNALED(*status) && WTERMSIG(*status) != SIGABRT)
-        FAIL(ERR_PEER, "%s died of signal %d (%s) while it planned", name, WTERMSIG(*status),
-             strsignal(WTERMSIG(*status)));
-    if (!WIFEXITED(*status) || WEXITSTATUS(*status)) {
+    if (sig && sig != SIGABRT) // an abort has left its words
+        FAIL(ERR_PEER, "%s died of signal %d (%s) while it planned", name, sig, strsignal(sig));
+    if (status) {
         char message[2048];
         supervisor_last_words(q->log, message, sizeof message);
         FAIL(ERR_USAGE, "%s: %s", name, message);
@@ -85,20 +88,18 @@ static Err hear(Question *q, StageKind stage, StrBuf *text, int *status) {
     return ERR_OK;
 }
 
-// A process that was killed is asked again; planning changes nothing.
 static Err answer(Question *q, StageKind stage, StagePlan *plan) {
     StrBuf text = {0};
-    int status = 0;
-    Err err = hear(q, stage, &text, &status);
-    for (int asked = 1; err && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL; asked++) {
-        if (asked == ASKED_MAX) break;
+    bool killed;
+    Err err = hear(q, stage, &text, &killed);
+    for (int asked = 1; killed && asked < ASKED_MAX; asked++) {
         log_warn("%s; asked again", err_text());
         strbuf_clear(&text);
-        status = 0;
-        err = ask(q, stage);
-        if (!err) err = hear(q, stage, &text, &status);
+        TRY_OUT(ask(q, stage));
+        err = hear(q, stage, &text, &killed);
     }
     if (!err) err = stage_plan_read(plan, strbuf_text(&text), text.len);
+out:
     strbuf_fini(&text);
     return err;
 }

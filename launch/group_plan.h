@@ -20,7 +20,9 @@ typedef struct GroupPlan {
     uint64_t available_bytes; // of this machine now
 } GroupPlan;
 
-// Works in the run directory. Fails with the message of the stage that failed.
+// Works in the run directory. A stage that is killed (SIGKILL) while it plans is asked again, up to three times in
+// all: planning changes nothing. ERR_USAGE with the message of a stage that refuses, ERR_PEER if one died of a signal,
+// ERR_IO if one could not be started. After a failure *g holds nothing; else it goes to group_plan_fini.
 Err group_plan_make(GroupPlan *g, const Config *cfg);
 void group_plan_fini(GroupPlan *g);
 

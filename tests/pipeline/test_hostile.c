@@ -66,7 +66,7 @@ static void add(Strangers *s, const char *path, const char *id) {
     char address[PATH_BYTES + 8];
     const int zero = 0;
     void *z = s->socket[s->cnt++] = zmq_socket(s->context, ZMQ_DEALER);
-    snprintf(address, sizeof address, "ipc://%s", path);
+    snprintf(address, sizeof address, "ipc://%.*s", PATH_BYTES - 1, path);
     zmq_setsockopt(z, ZMQ_LINGER, &zero, sizeof zero);
     if (*id) zmq_setsockopt(z, ZMQ_ROUTING_ID, id, strlen(id));
     if (zmq_connect(z, address)) TEST_FAIL("%s: %s", address, zmq_strerror(zmq_errno()));

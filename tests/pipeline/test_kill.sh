@@ -80,12 +80,12 @@ same outside ref6
 # Before any stage is there, while it is planned what each needs: who is killed then is asked again.
 mkdir "$TMPDIR/bin"
 cp "$VADER" "$VADER"-* "$TMPDIR/bin"
-mv "$TMPDIR/bin/vader-sampler" "$TMPDIR/bin/sampler"
+mv "$TMPDIR/bin/vader-sampler" "$TMPDIR/bin/vader-sampler-itself"
 cat >"$TMPDIR/bin/vader-sampler" <<'EOF'
 #!/bin/sh
 here=$(dirname "$0")
 [ "$1" = --plan ] && mkdir "$here/killed" 2>/dev/null && kill -9 $$
-exec "$here/sampler" "$@"
+exec "$here/vader-sampler-itself" "$@"
 EOF
 chmod +x "$TMPDIR/bin/vader-sampler"
 VADER=$TMPDIR/bin/vader train planned $shape

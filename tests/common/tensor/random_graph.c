@@ -166,7 +166,7 @@ static void random_steps(Maker *m, int ops, bool segments) {
 
 static void choose_outputs(RandomGraph *r, Maker *m) {
     for (int i = 0; i < RANDOM_OUTPUTS; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "y%d", i);
         r->out[i] = i ? any(m) : m->pool[m->cnt - 1];
         graph_output(m->g, &r->out[i], name);
@@ -174,7 +174,7 @@ static void choose_outputs(RandomGraph *r, Maker *m) {
 }
 
 static Err append_gradients(RandomGraph *r) {
-    char name[8];
+    char name[16];
     for (int i = 0; i < RANDOM_OUTPUTS; i++) {
         snprintf(name, sizeof name, "cot%d", i);
         r->cot[i] = graph_input(r->g, name, DTYPE_F32, r->out[i]->shape);
@@ -194,7 +194,7 @@ Err random_graph_build(RandomGraph *r, uint64_t seed, int ops, bool gradients, b
     const Shape shape[RANDOM_INPUTS] = {SHAPE(1, 2, 5, 3, 8), SHAPE(2, 3, 7, 8), SHAPE(6, 8),
                                         SHAPE(2, 3, 7, 8)};
     for (int i = 0; i < RANDOM_INPUTS; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "x%d", i);
         m.pool[m.cnt++] = r->in[i] = graph_input(r->g, name, DTYPE_F32, shape[i]);
     }

@@ -82,15 +82,14 @@ def path(motion, speed, growth, frames):
 
 
 def flow(motion, speed, grid):
-    """How far the content of each of grid x grid squares goes per frame, once in motion: (B, grid * grid, 2) pixels, x and y."""
+    """How far the content of each of grid x grid squares goes per frame, once in motion, in clips of Bank.clips:
+    (B, grid * grid, 2) pixels, x and y. What the window does, the content does the other way."""
+    growth = GROWTH[0] + (GROWTH[1] - GROWTH[0]) * (speed - SPEED[0]) / (SPEED[1] - SPEED[0])
+    centre, size = path(motion, speed, growth, 8)
+    step, grown = centre[:, -1] - centre[:, -2], size[:, -1] / size[:, -2] - 1
     at = (torch.arange(grid, device=motion.device) + 0.5) * SIZE / grid - SIZE / 2
-    u = (speed - SPEED[0]) / (SPEED[1] - SPEED[0])
-    growth = (GROWTH[0] + (GROWTH[1] - GROWTH[0]) * u) * ((motion == 4).float() - (motion == 5).float())
-    dx = ((motion == 0).float() - (motion == 1).float()) * speed
-    dy = ((motion == 2).float() - (motion == 3).float()) * speed
-    x = dx[:, None, None] + growth[:, None, None] * at[None, None, :].expand(-1, grid, -1)
-    y = dy[:, None, None] + growth[:, None, None] * at[None, :, None].expand(-1, -1, grid)
-    return torch.stack([x, y], -1).flatten(1, 2)
+    squares = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).flatten(0, 1)
+    return -(step[:, None] + grown[:, None, None] * squares)
 
 
 def look(patch, centre, size):

@@ -533,7 +533,7 @@ def train_videomae(out, svd, data, device, seed, steps, batch, limit=None, lr=1e
     # Zooms are told apart by who moves where. A head on the second layer that is thrown away afterwards learns the flow at each
     # token, and the layers behind it only have to look at its pattern.
     head, kept = torch.nn.Linear(model.config.hidden_size, 2).to(device), {}
-    hook = model.videomae.encoder.layer[1].register_forward_hook(lambda _, __, out: kept.update(tokens=out[0] if isinstance(out, tuple) else out))
+    hook = model.videomae.encoder.layer[1].register_forward_hook(lambda _, __, out: kept.update(tokens=out))
     grid = SIZE // model.config.patch_size
 
     def loss(frames, motion, speed):
