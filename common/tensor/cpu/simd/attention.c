@@ -371,6 +371,13 @@ static void short_copy(const Short *s, float *dst, SdpaRows x, int64_t i, int64_
     }
 }
 
+// Asks for n rows that will be written: in memory each lies on a page of its own, which no prefetcher follows.
+static void short_will_write(SdpaRows x, int64_t i, int64_t n, int64_t d) {
+    float *row = x.p + i * x.stride;
+    for (; n; n--, row += x.stride)
+        for (int64_t c = 0; c < d; c += 16) __builtin_prefetch(row + c, 1);
+}
+
 // P^T of queries [i, i + n), n <= NR, in vectors*VLEN lanes.
 SIMD_INLINE void short_softmax(const SdpaHead *h, float *p, int64_t i, int vectors) {
     static const vi lane = {
@@ -429,6 +436,7 @@ static void forward_short(const SdpaHead *h) {
     short_copy(&s, s.v, h->v, 0, h->lk, h->d);
     for (int64_t i = h->q0, n; i < h->q1; i += n) {
         n = min(NR, h->q1 - i);
+        short_will_write(h->y, i, n, h->d);
         short_probabilities(h, &s, i, n);
         short_gemm(h->y.p + i * h->y.stride, h->y.stride, s.p, NR, true, s.v, s.ld, n, h->d, h->lk,
                    false);
@@ -438,10 +446,13 @@ static void forward_short(const SdpaHead *h) {
 static void back_short(const SdpaHead *h) {
     Short s;
     short_init(&s, h, true);
+    short_will_write(h->dk, 0, h->lk, h->d);
+    short_will_write(h->dv, 0, h->lk, h->d);
     short_copy(&s, s.k, h->k, 0, h->lk, h->d);
     short_copy(&s, s.v, h->v, 0, h->lk, h->d);
     for (int64_t i = h->q0, n; i < h->q1; i += n) {
         n = min(NR, h->q1 - i);
+        short_will_write(h->dq, i, n, h->d);
         int lanes = short_probabilities(h, &s, i, n);
         short_copy(&s, s.dy, h->y, i, n, h->d);
         short_transpose(s.yt, &s, s.dy, n, h->d, 1);
