@@ -48,6 +48,16 @@ differ() { # NAME OTHER: a setting that should change numbers does
     cmp -s "$TMPDIR/$1/metrics.jsonl" "$TMPDIR/$2/metrics.jsonl" && fail "$1 and $2 have the same metrics"
 }
 
+# One kind of mathematics: in one process, and in many slow ones. $TMPDIR/ref is the run that it must differ from.
+world() { # name, words ...
+    local name=$1
+    shift
+    train "$name" --inline "$@"
+    train "$name.many" --fault delay:5:4000 slots=5 stages.{sampler,decoder}.replicas=2 "$@"
+    same "$name.many" "$name"
+    differ "$name" ref
+}
+
 # refused STATUS TEXT [words ...]: a run that must fail so, and say so. Its output is in $TMPDIR/refused.log.
 refused() {
     local status=$1 text=$2 got
