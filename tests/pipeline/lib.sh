@@ -80,12 +80,14 @@ start() {
     launcher=$!
 }
 
-# Processes of ours whose working directory lies below TMPDIR, one pid a line.
+# Processes of ours whose working directory lies below TMPDIR, one pid a line; of a stage only those that run it, not
+# those that are asked before the run what they will need.
 processes() { # [sampler | decoder | rewarder | learner]
     local p name
     for p in $(find /proc/[0-9]* -maxdepth 1 -name cwd -lname "$TMPDIR/*" 2>/dev/null); do
         p=${p%/cwd}
         read -r name 2>/dev/null <"$p/comm" || continue
+        [ "${1:-}" ] && grep -qz -- '^--plan$' "$p/cmdline" 2>/dev/null && continue
         case $name in vader-"${1:-}"*) echo "${p#/proc/}" ;; esac
     done
 }
