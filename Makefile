@@ -58,7 +58,7 @@ SANE   := -fno-math-errno -fno-trapping-math -fno-omit-frame-pointer# none of th
 CFLAGS_release := -O3
 CFLAGS_debug   := -Og -DVADER_DEBUG
 CFLAGS_asan    := -O1 -DVADER_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=all
-CFLAGS_tsan    := -O3 -DVADER_DEBUG -fsanitize=thread
+CFLAGS_tsan    := -O3 -DVADER_DEBUG -fsanitize=thread# every load is looked at, and whole vectors are fewer of them
 CFLAGS_fuzz    := -O1 -DVADER_DEBUG -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 ifeq ($(CFLAGS_$(MODE)),)
 $(error MODE=$(MODE): want release, debug, asan or tsan)

@@ -276,7 +276,8 @@ TEST(videos_are_bounded_and_stay_inside) {
     CHECK(!symlink(at("secret.mp4"), at("eval/link.mp4")));
     put("eval/text.mp4", "not a video, though it is long enough");
     for (int i = 0; i < 8; i++)
-        strbuf_printf(&b, "{\"image\": \"out-of-bounds-%d.png\", \"seed\": 0, \"video\": \"%s\"},", i, bad[i]);
+        strbuf_printf(&b, "{\"image\": \"out-of-bounds-%d.png\", \"seed\": 0, \"video\": \"%s\"},",
+                      i, bad[i]);
     for (int i = 0; i < 20; i++)
         strbuf_printf(&b, "%s{\"image\": \"i%d.png\", \"seed\": %d, \"video\": \"eval/good.mp4\"}",
                       i ? "," : "", i / 2, i % 2);

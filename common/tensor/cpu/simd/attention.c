@@ -371,7 +371,7 @@ static void short_copy(const Short *s, float *dst, SdpaRows x, int64_t i, int64_
     }
 }
 
-// Asks for n rows that will be written: in memory each lies on a page of its own, which no prefetcher follows.
+// Asks for n rows that will be written. Frames of a pixel lie a page or more apart, which no prefetcher follows.
 static void short_will_write(SdpaRows x, int64_t i, int64_t n, int64_t d) {
     float *row = x.p + i * x.stride;
     for (; n; n--, row += x.stride)
