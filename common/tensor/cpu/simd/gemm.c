@@ -3,7 +3,8 @@
 // The right side is packed into panels of NR columns; the left side is read in place, broadcast
 // element by element. A panel's slice of at most GEMM_KC rows stays in L1 while all row tiles pass
 // over it; longer sums are added to y slice by slice, so every element of y is one fixed sequence
-// of fused multiply-adds, whatever the caller's cut into rows and columns.
+// of fused multiply-adds, whatever the caller's cut into rows and columns. With few rows the time
+// goes into waiting for panels, so each tile asks for its share of the next one.
 #include "common/tensor/cpu/simd/simd.h"
 
 enum {
@@ -26,6 +27,14 @@ typedef struct Epilogue {
     bool accumulate;
 } Epilogue;
 
+// One slice of a panel of the right side.
+typedef struct Panel {
+    const float *b; // k rows of NR
+    int64_t k;
+    const float *next; // where the tile begins to ask for what is read after this slice
+    int64_t step;      // floats further per row
+} Panel;
+
 // The vectors of one row. full: all lanes exist (a constant where this is inlined).
 SIMD_INLINE void row_store(const Epilogue *e, int row, const vf *acc, int vectors, bool full) {
     float *y = e->y + row * e->ldy;
@@ -43,13 +52,18 @@ SIMD_INLINE void row_store(const Epilogue *e, int row, const vf *acc, int vector
 
 // rows and vectors are constants where this is inlined, and so is one of the strides (1).
 SIMD_INLINE void tile(int rows, int vectors, const float *a, int64_t as, int64_t aks,
-                      const float *b, int64_t k, const Epilogue *e) {
+                      const Panel *p, const Epilogue *e) {
+    const float *b = p->b, *next = p->next;
     vf acc[2 * MR][NV];
 #pragma GCC unroll 28
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++) acc[r][v] = (vf){0};
-    for (int64_t i = 0; i < k; i++, b += NR, a += aks) {
+    for (int64_t i = 0; i < p->k; i++, b += NR, a += aks, next += p->step) {
+        // A narrow tile has no load to spare.
+#pragma GCC unroll 2
+        for (int line = 0; vectors > 1 && line < NR; line += 16)
+            __builtin_prefetch(next + line, 0, 2);
         vf b0 = vf_load(b), b1 = vectors > 1 ? vf_load(b + VLEN) : b0;
 #pragma GCC unroll 28
         for (int r = 0; r < rows; r++) {
@@ -71,9 +85,9 @@ SIMD_INLINE void tile(int rows, int vectors, const float *a, int64_t as, int64_t
 }
 
 // One function per panel width and per way to walk a (rows or columns next to each other).
-#define TILE(rows)                                \
-    case rows:                                    \
-        tile(rows, vectors, a, as, aks, b, k, e); \
+#define TILE(rows)                             \
+    case rows:                                 \
+        tile(rows, vectors, a, as, aks, p, e); \
         break;
 #define TILES_6 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 #if defined __AVX512F__
@@ -81,12 +95,11 @@ SIMD_INLINE void tile(int rows, int vectors, const float *a, int64_t as, int64_t
 #else
 #define TILES TILES_6
 #endif
-#define TILE_FUNCTION(name, vectors_, cases, as_, aks_)                                \
-    static void name(int rows, const float *a, int64_t lda, const float *b, int64_t k, \
-                     const Epilogue *e) {                                              \
-        enum { vectors = vectors_ };                                                   \
-        const int64_t as = as_, aks = aks_;                                            \
-        switch (rows) { cases }                                                        \
+#define TILE_FUNCTION(name, vectors_, cases, as_, aks_)                                          \
+    static void name(int rows, const float *a, int64_t lda, const Panel *p, const Epilogue *e) { \
+        enum { vectors = vectors_ };                                                             \
+        const int64_t as = as_, aks = aks_;                                                      \
+        switch (rows) { cases }                                                                  \
     }
 TILE_FUNCTION(tile_rows, NV, TILES, lda, 1)
 TILE_FUNCTION(tile_rows_narrow, 1, TILES TILE(2 * MR), lda, 1)
@@ -137,29 +150,35 @@ static void prefetch_rows(const float *a, int64_t rows, int64_t k, int64_t as) {
 void SIMD(gemm)(float *y, int64_t ldy, const float *a, int64_t as, int64_t aks, const float *panels,
                 int64_t panel_stride, int64_t m, int64_t n, int64_t k, const float *bias,
                 const float *residual, int64_t ldr, int flags) {
+    if (m <= 0) return;
     bool ahead = flags & GEMM_COLD && aks == 1 && n > VLEN && k > PREFETCH_MIN;
     int64_t slices = (k + GEMM_KC - 1) / GEMM_KC,
             slice = slices > 1 ? (k + slices - 1) / slices : k;
+    int64_t tiles = (m + MR - 1) / MR, even = (m + tiles - 1) / tiles; // 14 rows: 5 + 5 + 4
     for (int64_t k0 = 0; k0 < k; k0 += slice) {
         int64_t kc = k - k0 < slice ? k - k0 : slice;
         for (int64_t n0 = 0; n0 < n; n0 += NR) {
             const float *b = panels + n0 / NR * panel_stride + k0 * NR;
+            const float *after = n0 + NR < n   ? b + panel_stride
+                                 : k0 + kc < k ? panels + (k0 + kc) * NR
+                                               : b;
+            Panel panel = {b, kc, after, NR / tiles};
             Epilogue e = {.ldy = ldy,
                           .ldr = ldr,
                           .accumulate = flags & GEMM_ADD || k0,
                           .cols = n - n0 < NR ? (int)(n - n0) : NR,
                           .bias = bias && !k0 ? bias + n0 : NULL};
             bool narrow = e.cols <= VLEN;
-            for (int64_t i = 0, rows; i < m; i += rows) {
-                rows = narrow && m - i >= 2 * MR ? 2 * MR : m - i < MR ? m - i : MR;
+            for (int64_t i = 0, rows; i < m; i += rows, panel.next += kc * panel.step) {
+                rows = narrow && m - i >= 2 * MR ? 2 * MR : min(even, m - i);
                 e.y = y + i * ldy + n0;
                 e.residual = residual && !k0 ? residual + i * ldr + n0 : NULL;
                 const float *at = a + i * as + k0 * aks;
                 if (ahead && !n0) prefetch_rows(at + rows * as, min(rows, m - i - rows), kc, as);
                 if (aks == 1)
-                    (narrow ? tile_rows_narrow : tile_rows)((int)rows, at, as, b, kc, &e);
+                    (narrow ? tile_rows_narrow : tile_rows)((int)rows, at, as, &panel, &e);
                 else
-                    (narrow ? tile_cols_narrow : tile_cols)((int)rows, at, aks, b, kc, &e);
+                    (narrow ? tile_cols_narrow : tile_cols)((int)rows, at, aks, &panel, &e);
             }
         }
     }
