@@ -79,6 +79,7 @@ def draw(found, updates):
     for i in range(0, updates, 5):
         out.append(f'<text x="{x(i):.1f}" y="{bottom + 18}" text-anchor="middle">{i}</text>')
     out.append(f'<text x="{(left + right) / 2}" y="{bottom + 36}" text-anchor="middle">update</text>')
+    out.append(f'<text x="{right}" y="{bottom - 8}" text-anchor="end">mean reward of an update (running mean of {SMOOTH}); band: lowest to highest seed</text>')
     for n, (colour, (name, curves)) in enumerate(zip(COLOURS, lines.items())):
         high = [max(c[i] for c in curves) for i in range(updates)]
         lows = [min(c[i] for c in curves) for i in range(updates)]
