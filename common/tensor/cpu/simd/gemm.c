@@ -60,7 +60,7 @@ SIMD_INLINE void tile(int rows, int vectors, const float *a, int64_t as, int64_t
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++) acc[r][v] = (vf){0};
     for (int64_t i = 0; i < p->k; i++, b += NR, a += aks, next += p->step) {
-        // A narrow tile has no load to spare.
+        // Into L2 (vf_prefetch: into L1, which this slice fills). A narrow tile has no load to spare.
 #pragma GCC unroll 2
         for (int line = 0; vectors > 1 && line < NR; line += 16)
             __builtin_prefetch(next + line, 0, 2);
