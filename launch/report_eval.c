@@ -131,14 +131,16 @@ void report_eval_videos(ReportPage *p) {
 
 // ---- Verdict ----
 
-// What a model can give up to please a reward, and what one sees then.
+// What a model can give up, or overdo, to please a reward, and what one sees then.
 static const struct {
     const char *metric;
-    double least; // share of the base that has to be left
+    double least, most; // share of the base between which it has to stay
     const char *sign;
-} kept[] = {{"motion", 0.7, "videos that stand still"},
-            {"diversity", 0.7, "the same video whatever the noise"},
-            {"sharpness", 0.8, "blur"}};
+} kept[] = {{"motion", 0.7, INFINITY, "videos that stand still"},
+            {"diversity", 0.7, INFINITY, "the same video whatever the noise"},
+            {"sharpness", 0.8, INFINITY, "blur"},
+            {"contrast", 0, 1.4, "glare"},
+            {"chroma", 0, 1.4, "garish colours"}};
 
 enum { KEPT = sizeof kept / sizeof *kept };
 
@@ -150,11 +152,13 @@ static double share_kept(const ReportPage *p, const char *metric) {
 }
 
 static void add_caution(ReportPage *p, int k, double share) {
+    bool fell = share < kept[k].least;
     html_printf(&p->out,
-                "<p class=\"caution\"><b>Caution: the reward rose, but %s fell to %.0f %% of the "
-                "base model’s</b> (below %.0f %%). A reward can be pleased by %s: look at the "
+                "<p class=\"caution\"><b>Caution: the reward rose, but %s %s to %.0f %% of the "
+                "base model’s</b> (%s %.0f %%). A reward can be pleased by %s: look at the "
                 "videos before you trust the number.</p>\n",
-                kept[k].metric, 100 * share, 100 * kept[k].least, kept[k].sign);
+                kept[k].metric, fell ? "fell" : "rose", 100 * share, fell ? "below" : "above",
+                100 * (fell ? kept[k].least : kept[k].most), kept[k].sign);
 }
 
 static void add_judgement(ReportPage *p) {
@@ -166,7 +170,7 @@ static void add_judgement(ReportPage *p) {
     int cautions = 0;
     for (int k = 0; k < KEPT && d->mean > 0; k++) {
         double share = share_kept(p, kept[k].metric);
-        if (!(share < kept[k].least)) continue;
+        if (!(share < kept[k].least || share > kept[k].most)) continue;
         add_caution(p, k, share);
         cautions++;
     }

@@ -10,7 +10,7 @@
 void report_eval_videos(ReportPage *p);
 
 // The table, and in words whether the reward was earned: it was not if it rose while motion or diversity fell below 70 %
-// of the base model's, or sharpness below 80 %.
+// of the base model's, sharpness below 80 %, or contrast or chroma rose above 140 %.
 void report_eval_verdict(ReportPage *p);
 
 // Share of each class before and after.

@@ -36,6 +36,21 @@ double picture_sharpness(const float *luma, int height, int width) {
     return sum / ((double)(height - 2) * (width - 2));
 }
 
+double picture_contrast(const float *luma, size_t pixels) {
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < pixels; i++) sum += luma[i];
+    double mean = sum / (double)pixels;
+    for (size_t i = 0; i < pixels; i++) squares += (luma[i] - mean) * (luma[i] - mean);
+    return sqrt(squares / (double)pixels);
+}
+
+double picture_chroma(const float *rgb, size_t pixels) {
+    double sum = 0;
+    for (const float *p = rgb; p < rgb + 3 * pixels; p += 3)
+        sum += fmax(fmax(p[0], p[1]), p[2]) - fmin(fmin(p[0], p[1]), p[2]);
+    return sum / (double)pixels;
+}
+
 double picture_psnr(const float *a, const float *b, size_t cnt) {
     double sum = 0;
     for (size_t i = 0; i < cnt; i++) sum += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);

@@ -1,4 +1,4 @@
-// picture: what can be said of frames without a model: luma, change, sharpness, distance, blur.
+// picture: what can be said of frames without a model: luma, change, sharpness, contrast, chroma, distance, blur.
 //
 // Values are in [0, 1]; rgb is (H, W, 3), luma (H, W). All sums are in double and in order: the same bits always.
 #ifndef COMMON_MEASURE_PICTURE_H
@@ -17,6 +17,12 @@ double picture_change(const float *a, const float *b, size_t cnt);
 
 // Energy of the Laplacian, mean over inner pixels of (left + right + above + below - 4 centre)^2; 0 when there are none.
 double picture_sharpness(const float *luma, int height, int width);
+
+// Standard deviation of luma over the picture.
+double picture_contrast(const float *luma, size_t pixels);
+
+// How colourful a picture is: mean over pixels of max(R, G, B) - min(R, G, B), the chroma of HSV.
+double picture_chroma(const float *rgb, size_t pixels);
 
 // -10 log10(mean (a - b)^2) in dB; at most PICTURE_PSNR_MAX, which equal pictures have.
 #define PICTURE_PSNR_MAX 100.0

@@ -127,13 +127,19 @@ static Err measure_motion(EvalWorker *w, double *value) {
     return measure_consistency(w, &value[EVALUATION_CONSISTENCY]);
 }
 
-static void measure_sharpness(EvalWorker *w, double *value) {
+static void measure_pictures(EvalWorker *w, double *value) {
     const Config *cfg = w->cfg;
     int64_t frames = frame_count(cfg), pixels = cfg->height * cfg->width;
-    double sum = 0;
-    for (int64_t t = 0; t < frames; t++)
-        sum += picture_sharpness(w->luma + t * pixels, (int)cfg->height, (int)cfg->width);
-    value[EVALUATION_SHARPNESS] = sum / (double)frames;
+    double sharpness = 0, contrast = 0, chroma = 0;
+    for (int64_t t = 0; t < frames; t++) {
+        const float *luma = w->luma + t * pixels;
+        sharpness += picture_sharpness(luma, (int)cfg->height, (int)cfg->width);
+        contrast += picture_contrast(luma, (size_t)pixels);
+        chroma += picture_chroma(w->unit + (size_t)t * frame_values(cfg), (size_t)pixels);
+    }
+    value[EVALUATION_SHARPNESS] = sharpness / (double)frames;
+    value[EVALUATION_CONTRAST] = contrast / (double)frames;
+    value[EVALUATION_CHROMA] = chroma / (double)frames;
     value[EVALUATION_FIRST_FRAME_PSNR] =
         picture_psnr(w->unit, generator_picture(w->generator), frame_values(cfg));
 }
@@ -159,7 +165,7 @@ static Err measure(EvalWorker *w, EvaluationSample *sample, EvaluationSide side)
     TRY(ask_models(w, sample, side));
     picture_from_raw(w->frames, cnt, w->unit);
     picture_luma(w->unit, cnt / 3, w->luma);
-    measure_sharpness(w, sample->value[side]);
+    measure_pictures(w, sample->value[side]);
     return cfg->frames > 1 ? measure_motion(w, sample->value[side]) : ERR_OK;
 }
 

@@ -27,6 +27,8 @@ static const Row rows[EVALUATION_TERM] = {
     [EVALUATION_ZOOM]             = {"zoom", "%", "", "growth of the content, per frame; median over frames"},
     [EVALUATION_CONSISTENCY]      = {"consistency", "", "up", "cosine of the image encoder's embeddings of neighbouring frames"},
     [EVALUATION_SHARPNESS]        = {"sharpness", "", "up", "energy of the Laplacian of luma in [0, 1]"},
+    [EVALUATION_CONTRAST]         = {"contrast", "", "", "standard deviation of luma over a frame"},
+    [EVALUATION_CHROMA]           = {"chroma", "", "", "how colourful: largest minus smallest of R, G and B, mean over pixels"},
     [EVALUATION_FIRST_FRAME_PSNR] = {"first_frame_psnr", "dB", "up", "likeness of the first frame and the image"},
     [EVALUATION_VJEPA_LOSS]       = {"vjepa_loss", "", "down", "V-JEPA's masked prediction loss, without repeated frames, same masks for all"},
 };
@@ -225,12 +227,17 @@ static void print_headroom(Evaluation *e, FILE *out) {
 static void print_warnings(Evaluation *e, FILE *out) {
     static const struct {
         EvaluationMetric metric;
-        double least;
-    } kept[] = {{EVALUATION_MOTION, 0.7}, {EVALUATION_DIVERSITY, 0.7}, {EVALUATION_SHARPNESS, 0.8}};
+        double least, most;
+    } kept[] = {{EVALUATION_MOTION, 0.7, INFINITY},
+                {EVALUATION_DIVERSITY, 0.7, INFINITY},
+                {EVALUATION_SHARPNESS, 0.8, INFINITY},
+                {EVALUATION_CONTRAST, 0, 1.4},
+                {EVALUATION_CHROMA, 0, 1.4}};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         const EvaluationSummary *s = &e->summary[kept[i].metric];
         double base = s->side[EVALUATION_BASE].mean, tuned = s->side[EVALUATION_TUNED].mean;
-        if (e->present[kept[i].metric] && tuned < kept[i].least * base)
+        if (e->present[kept[i].metric] &&
+            (tuned < kept[i].least * base || tuned > kept[i].most * base))
             fprintf(out, "warning: %s is %.0f %% of the base model's: look at the videos\n",
                     rows[kept[i].metric].name, 100 * tuned / base);
     }

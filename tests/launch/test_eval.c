@@ -129,15 +129,15 @@ static void check_sample(const Read *r, int i) {
 
 TEST(everything_is_there) {
     static const char *const want[] = {
-        "reward",    "class_prob",       "judge_prob", "judge_agrees", "motion",
-        "diversity", "shift_x",          "shift_y",    "zoom",         "consistency",
-        "sharpness", "first_frame_psnr", "vjepa_loss", "videomae.0",   "vjepa.1"};
+        "reward",  "class_prob",       "judge_prob", "judge_agrees", "motion",    "diversity",
+        "shift_x", "shift_y",          "zoom",       "consistency",  "sharpness", "contrast",
+        "chroma",  "first_frame_psnr", "vjepa_loss", "videomae.0",   "vjepa.1"};
     Read r;
     CHECK(have_run());
     CHECK(evaluate(""));
     CHECK_OK(read_eval(&r));
     check_head(r.json);
-    CHECK_EQ(r.metric_cnt, 15);
+    CHECK_EQ(r.metric_cnt, 17);
     for (int m = 0; m < r.metric_cnt && !test_failed(); m++) CHECK_STR(r.name[m], want[m]);
     CHECK_EQ(r.sample_cnt, SAMPLES);
     for (int i = 0; i < SAMPLES && !test_failed(); i++) check_sample(&r, i);

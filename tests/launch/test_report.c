@@ -316,6 +316,15 @@ static void verdict(double motion, double diversity, double sharpness, double re
     make_page();
 }
 
+static void verdict_of_colours(double contrast, double chroma) {
+    new_run(DRIFT);
+    put_eval((Pair[]){{"reward", 1, 2, 0.1},
+                      {"contrast", 2, 2 * contrast, 0.1},
+                      {"chroma", 4, 4 * chroma, 0.1}},
+             3, "", "");
+    make_page();
+}
+
 TEST(a_reward_that_was_bought_is_called_so) {
     verdict(0.71, 0.71, 0.81, 2);
     SAYS("no sign of reward hacking");
@@ -327,6 +336,12 @@ TEST(a_reward_that_was_bought_is_called_so) {
     SAYS("diversity fell to 69 % of the base");
     verdict(1, 1, 0.79, 2);
     SAYS("sharpness fell to 79 % of the base");
+    verdict_of_colours(1.41, 1.39);
+    SAYS("contrast rose to 141 % of the base");
+    CHECK_EQ(count("Caution"), 1);
+    verdict_of_colours(0.5, 1.41);
+    SAYS("chroma rose to 141 % of the base");
+    CHECK_EQ(count("Caution"), 1);
     verdict(0.5, 0.5, 0.5, 2);
     CHECK_EQ(count("Caution"), 3);
     CHECK(!strstr(page, "no sign of reward hacking"));

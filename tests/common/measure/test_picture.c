@@ -38,6 +38,15 @@ TEST(sharpness) {
     CHECK_NEAR(picture_sharpness(dot, 2, 5), 0, 0);
 }
 
+TEST(contrast_and_chroma) {
+    const float luma[] = {0.25f, 0.75f, 0.25f, 0.75f};
+    const float rgb[] = {1, 0.25f, 0.5f, 0.3f, 0.3f, 0.3f};
+    CHECK_NEAR(picture_contrast(luma, 4), 0.25, 1e-12);
+    CHECK_NEAR(picture_contrast((const float[]){0.3f, 0.3f}, 2), 0, 1e-12);
+    CHECK_NEAR(picture_chroma(rgb, 1), 0.75, 1e-12);
+    CHECK_NEAR(picture_chroma(rgb, 2), 0.375, 1e-12); // the second is grey
+}
+
 TEST(blur) {
     enum { H = 15, W = 21 };
     float rgb[H * W * 3] = {0}, out[H * W * 3], flat[H * W * 3];
