@@ -17,7 +17,7 @@ CHOICES = {  # name: words of the config
     "last step": ["window.at=last"],
     "early step": ["window.at=1"],
     "largest gain": ["window.at=gain"],
-    "random step": ["window.at=random"],
+    "random step": ["window.at=random", "window.range=[1,5]"],
 }
 COLOURS = ["#c0392b", "#2c7fb8", "#31a354", "#756bb1"]
 SMOOTH = 5
