@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/format/html.h"
+#include "common/measure/kept.h"
 #include "launch/report_chart.h"
 
 #define REAL(x) report_page_real(p, x)
@@ -131,19 +132,6 @@ void report_eval_videos(ReportPage *p) {
 
 // ---- Verdict ----
 
-// What a model can give up, or overdo, to please a reward, and what one sees then.
-static const struct {
-    const char *metric;
-    double least, most; // share of the base between which it has to stay
-    const char *sign;
-} kept[] = {{"motion", 0.7, INFINITY, "videos that stand still"},
-            {"diversity", 0.7, INFINITY, "the same video whatever the noise"},
-            {"sharpness", 0.8, INFINITY, "blur"},
-            {"contrast", 0, 1.4, "glare"},
-            {"chroma", 0, 1.4, "garish colours"}};
-
-enum { KEPT = sizeof kept / sizeof *kept };
-
 // tuned / base; NaN if one is missing.
 static double share_kept(const ReportPage *p, const char *metric) {
     const ReportMetric *m = report_data_metric(p->d, metric);
@@ -170,7 +158,7 @@ static void add_judgement(ReportPage *p) {
     int cautions = 0;
     for (int k = 0; k < KEPT && d->mean > 0; k++) {
         double share = share_kept(p, kept[k].metric);
-        if (!(share < kept[k].least || share > kept[k].most)) continue;
+        if (!kept_lost(&kept[k], share)) continue;
         add_caution(p, k, share);
         cautions++;
     }

@@ -9,8 +9,8 @@
 // The base model's videos beside the tuned ones; without an evaluation the newest previews.
 void report_eval_videos(ReportPage *p);
 
-// The table, and in words whether the reward was earned: it was not if it rose while motion or diversity fell below 70 %
-// of the base model's, sharpness below 80 %, or contrast or chroma rose above 140 %.
+// The table, and in words whether the reward was earned: it was not if it rose while something else was lost or overdone
+// (common/measure/kept.h).
 void report_eval_verdict(ReportPage *p);
 
 // Share of each class before and after.

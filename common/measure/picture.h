@@ -18,10 +18,11 @@ double picture_change(const float *a, const float *b, size_t cnt);
 // Energy of the Laplacian, mean over inner pixels of (left + right + above + below - 4 centre)^2; 0 when there are none.
 double picture_sharpness(const float *luma, int height, int width);
 
-// Standard deviation of luma over the picture.
+// Standard deviation of luma over the picture's pixels, at least one.
 double picture_contrast(const float *luma, size_t pixels);
 
-// How colourful a picture is: mean over pixels of max(R, G, B) - min(R, G, B), the chroma of HSV.
+// How colourful a picture is: mean over pixels, at least one, of max(R, G, B) - min(R, G, B), the chroma of HSV.
+// A NaN beside numbers is passed over; luma and contrast have it.
 double picture_chroma(const float *rgb, size_t pixels);
 
 // -10 log10(mean (a - b)^2) in dB; at most PICTURE_PSNR_MAX, which equal pictures have.

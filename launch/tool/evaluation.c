@@ -9,6 +9,7 @@
 #include "common/base/strbuf.h"
 #include "common/format/json.h"
 #include "common/measure/features.h"
+#include "common/measure/kept.h"
 
 typedef struct Row {
     const char *name, *unit, *better, *about;
@@ -225,22 +226,15 @@ static void print_headroom(Evaluation *e, FILE *out) {
 
 // What a reward is won by without being what was meant.
 static void print_warnings(Evaluation *e, FILE *out) {
-    static const struct {
-        EvaluationMetric metric;
-        double least, most;
-    } kept[] = {{EVALUATION_MOTION, 0.7, INFINITY},
-                {EVALUATION_DIVERSITY, 0.7, INFINITY},
-                {EVALUATION_SHARPNESS, 0.8, INFINITY},
-                {EVALUATION_CONTRAST, 0, 1.4},
-                {EVALUATION_CHROMA, 0, 1.4}};
-    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
-        const EvaluationSummary *s = &e->summary[kept[i].metric];
-        double base = s->side[EVALUATION_BASE].mean, tuned = s->side[EVALUATION_TUNED].mean;
-        if (e->present[kept[i].metric] &&
-            (tuned < kept[i].least * base || tuned > kept[i].most * base))
-            fprintf(out, "warning: %s is %.0f %% of the base model's: look at the videos\n",
-                    rows[kept[i].metric].name, 100 * tuned / base);
-    }
+    for (int k = 0; k < KEPT; k++)
+        for (int m = 0; m < EVALUATION_TERM; m++) {
+            if (!e->present[m] || strcmp(e->name[m], kept[k].metric)) continue;
+            const BootstrapInterval *side = e->summary[m].side;
+            double share = side[EVALUATION_TUNED].mean / side[EVALUATION_BASE].mean;
+            if (kept_lost(&kept[k], share))
+                fprintf(out, "warning: %s is %.0f %% of the base model's: look at the videos\n",
+                        e->name[m], 100 * share);
+        }
     if (!e->about.has_vjepa) return;
     const BootstrapInterval *h = e->headroom;
     for (int k = EVALUATION_FROZEN; k <= EVALUATION_BLURRED; k++)
