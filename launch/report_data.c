@@ -151,13 +151,23 @@ static Err get_interval(Json *j, const char *key, ReportInterval *out) {
     return ERR_OK;
 }
 
+static Err read_kept(ReportMetric *m, Json *j) {
+    Json *o;
+    TRY(json_get_object(j, "kept", &o));
+    if (!o) return ERR_OK;
+    TRY(json_want_str(o, "sign", &m->sign));
+    TRY(json_get_f64(o, "least", &m->least));
+    return json_get_f64(o, "most", &m->most);
+}
+
 static Err read_metric(ReportMetric *m, Json *j, Json *summary) {
     Json *o;
-    *m = (ReportMetric){.unit = "", .better = "", .about = ""};
+    *m = (ReportMetric){.unit = "", .better = "", .about = "", .most = INFINITY};
     TRY(json_want_str(j, "name", &m->name));
     TRY(json_get_str(j, "unit", &m->unit));
     TRY(json_get_str(j, "better", &m->better));
     TRY(json_get_str(j, "about", &m->about));
+    TRY(read_kept(m, j));
     TRY(json_get_object(summary, m->name, &o));
     if (!o) return ERR_OK;
     TRY(get_interval(o, "base", &m->base));

@@ -54,6 +54,10 @@ typedef struct ReportInterval {
 typedef struct ReportMetric {
     const char *name, *unit, *better, *about; // better: "up", "down", ""
     ReportInterval base, tuned, difference;
+    // What a reward can be won by: of the base's mean, the share between which the tuned model's has to stay, and what
+    // one sees otherwise; NULL: not of this kind.
+    double least, most;
+    const char *sign;
 } ReportMetric;
 
 typedef struct ReportClass {

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "common/format/html.h"
-#include "common/measure/kept.h"
 #include "launch/report_chart.h"
 
 #define REAL(x) report_page_real(p, x)
@@ -133,33 +132,37 @@ void report_eval_videos(ReportPage *p) {
 // ---- Verdict ----
 
 // tuned / base; NaN if one is missing.
-static double share_kept(const ReportPage *p, const char *metric) {
-    const ReportMetric *m = report_data_metric(p->d, metric);
-    return m && m->base.there && m->tuned.there && m->base.mean > 0 ? m->tuned.mean / m->base.mean
-                                                                    : NAN;
+static double share_kept(const ReportMetric *m) {
+    return m->base.there && m->tuned.there && m->base.mean > 0 ? m->tuned.mean / m->base.mean : NAN;
 }
 
-static void add_caution(ReportPage *p, int k, double share) {
-    bool fell = share < kept[k].least;
+static bool is_lost(const ReportMetric *m) {
+    double share = share_kept(m);
+    return m->sign && (share < m->least || share > m->most);
+}
+
+static void add_caution(ReportPage *p, const ReportMetric *m) {
+    double share = share_kept(m);
+    bool fell = share < m->least;
     html_printf(&p->out,
                 "<p class=\"caution\"><b>Caution: the reward rose, but %s %s to %.0f %% of the "
                 "base model’s</b> (%s %.0f %%). A reward can be pleased by %s: look at the "
                 "videos before you trust the number.</p>\n",
-                kept[k].metric, fell ? "fell" : "rose", 100 * share, fell ? "below" : "above",
-                100 * (fell ? kept[k].least : kept[k].most), kept[k].sign);
+                m->name, fell ? "fell" : "rose", 100 * share, fell ? "below" : "above",
+                100 * (fell ? m->least : m->most), m->sign);
 }
 
 static void add_judgement(ReportPage *p) {
+    const ReportEval *e = &p->d->eval;
     const ReportMetric *r = report_data_metric(p->d, "reward");
     StrBuf *out = &p->out;
     if (!r || !r->difference.there) return;
     const ReportInterval *d = &r->difference;
     bool clear = d->low > 0 || d->high < 0;
     int cautions = 0;
-    for (int k = 0; k < KEPT && d->mean > 0; k++) {
-        double share = share_kept(p, kept[k].metric);
-        if (!kept_lost(&kept[k], share)) continue;
-        add_caution(p, k, share);
+    for (const ReportMetric *m = e->metric; m < e->metric + e->metric_cnt && d->mean > 0; m++) {
+        if (!is_lost(m)) continue;
+        add_caution(p, m);
         cautions++;
     }
     if (!clear)
@@ -171,10 +174,10 @@ static void add_judgement(ReportPage *p) {
     if (cautions || !(d->low > 0)) return;
     const char *sep = "";
     strbuf_add(out, "<p class=\"sound\"><b>The reward rose, and ");
-    for (int k = 0; k < KEPT; k++) {
-        double share = share_kept(p, kept[k].metric);
-        if (!isfinite(share)) continue;
-        html_printf(out, "%s%s is at %.0f %%", sep, kept[k].metric, 100 * share);
+    for (const ReportMetric *m = e->metric; m < e->metric + e->metric_cnt; m++) {
+        double share = share_kept(m);
+        if (!m->sign || !isfinite(share)) continue;
+        html_printf(out, "%s%s is at %.0f %%", sep, m->name, 100 * share);
         sep = ", ";
     }
     strbuf_add(out, *sep ? " of the base model’s:</b> no sign of reward hacking in these.</p>\n"
@@ -192,23 +195,15 @@ static void add_interval(ReportPage *p, const ReportInterval *i, bool bold) {
                 REAL(i->mean), REAL(i->low), REAL(i->high));
 }
 
-static bool is_key(const char *name) {
-    for (int k = 0; k < KEPT; k++)
-        if (!strcmp(name, kept[k].metric)) return true;
-    return !strcmp(name, "reward");
-}
-
 // Under the name: the unit, and of what a reward may cost, how much is left.
 static void add_name(ReportPage *p, const ReportMetric *m) {
     static const char *const arrow[] = {"", " ↑", " ↓"};
     int better = !strcmp(m->better, "up") ? 1 : !strcmp(m->better, "down") ? 2 : 0;
     html_printf(&p->out, "<th scope=\"row\">%s%s<small>%s", m->name, arrow[better], m->unit);
-    for (int k = 0; k < KEPT; k++) {
-        double share = share_kept(p, m->name);
-        if (strcmp(m->name, kept[k].metric) || !isfinite(share)) continue;
+    double share = share_kept(m);
+    if (m->sign && isfinite(share))
         html_printf(&p->out, "%s<span class=\"%s\">%.0f&#160;%% of the base’s</span>",
-                    *m->unit ? " · " : "", share < kept[k].least ? "short" : "enough", 100 * share);
-    }
+                    *m->unit ? " · " : "", is_lost(m) ? "short" : "enough", 100 * share);
     strbuf_add(&p->out, "</small></th>");
 }
 
@@ -231,13 +226,11 @@ static void add_table(ReportPage *p) {
                         "scope=\"col\">difference</th></tr></thead>\n<tbody class=\"key\">\n");
     const ReportMetric *reward = report_data_metric(p->d, "reward");
     if (reward) add_row(p, reward);
-    for (int k = 0; k < KEPT; k++) {
-        const ReportMetric *m = report_data_metric(p->d, kept[k].metric);
-        if (m) add_row(p, m);
-    }
+    for (int i = 0; i < e->metric_cnt; i++)
+        if (e->metric[i].sign) add_row(p, &e->metric[i]);
     strbuf_add(&p->out, "</tbody>\n<tbody>\n");
     for (int i = 0; i < e->metric_cnt; i++)
-        if (!is_key(e->metric[i].name)) add_row(p, &e->metric[i]);
+        if (!e->metric[i].sign && &e->metric[i] != reward) add_row(p, &e->metric[i]);
     html_printf(
         &p->out,
         "</tbody>\n</table>\n<p class=\"fine\">Means over %lld photos with %lld seeds each%s; "

@@ -10,7 +10,7 @@
 void report_eval_videos(ReportPage *p);
 
 // The table, and in words whether the reward was earned: it was not if it rose while something else was lost or overdone
-// (common/measure/kept.h).
+// ("kept" of a metric in eval.json).
 void report_eval_verdict(ReportPage *p);
 
 // Share of each class before and after.

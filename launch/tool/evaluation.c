@@ -9,10 +9,10 @@
 #include "common/base/strbuf.h"
 #include "common/format/json.h"
 #include "common/measure/features.h"
-#include "common/measure/kept.h"
 
 typedef struct Row {
     const char *name, *unit, *better, *about;
+    EvaluationKept kept;
 } Row;
 
 // clang-format off
@@ -21,15 +21,15 @@ static const Row rows[EVALUATION_TERM] = {
     [EVALUATION_CLASS_PROB]       = {"class_prob", "", "up", "probability of the wanted class, by the reward's classifier"},
     [EVALUATION_JUDGE_PROB]       = {"judge_prob", "", "up", "the same by a second classifier, which was never a reward"},
     [EVALUATION_JUDGE_AGREES]     = {"judge_agrees", "", "up", "share of videos whose most probable class by the judge is the wanted one"},
-    [EVALUATION_MOTION]           = {"motion", "", "", "mean absolute difference of neighbouring frames, of values in [0, 1]"},
-    [EVALUATION_DIVERSITY]        = {"diversity", "", "up", "variance over the seeds of an image of a classifier's pooled features, mean over features"},
+    [EVALUATION_MOTION]           = {"motion", "", "", "mean absolute difference of neighbouring frames, of values in [0, 1]", {0.7, INFINITY, "videos that stand still"}},
+    [EVALUATION_DIVERSITY]        = {"diversity", "", "up", "variance over the seeds of an image of a classifier's pooled features, mean over features", {0.7, INFINITY, "the same video whatever the noise"}},
     [EVALUATION_SHIFT_X]          = {"shift_x", "px", "", "motion of the content to the right, per frame; median over frames"},
     [EVALUATION_SHIFT_Y]          = {"shift_y", "px", "", "motion of the content downwards, per frame; median over frames"},
     [EVALUATION_ZOOM]             = {"zoom", "%", "", "growth of the content, per frame; median over frames"},
     [EVALUATION_CONSISTENCY]      = {"consistency", "", "up", "cosine of the image encoder's embeddings of neighbouring frames"},
-    [EVALUATION_SHARPNESS]        = {"sharpness", "", "up", "energy of the Laplacian of luma in [0, 1]"},
-    [EVALUATION_CONTRAST]         = {"contrast", "", "", "standard deviation of luma over a frame"},
-    [EVALUATION_CHROMA]           = {"chroma", "", "", "how colourful: largest minus smallest of R, G and B, mean over pixels"},
+    [EVALUATION_SHARPNESS]        = {"sharpness", "", "up", "energy of the Laplacian of luma in [0, 1]", {0.8, INFINITY, "blur"}},
+    [EVALUATION_CONTRAST]         = {"contrast", "", "", "standard deviation of luma over a frame", {0, 1.4, "glare"}},
+    [EVALUATION_CHROMA]           = {"chroma", "", "", "how colourful: largest minus smallest of R, G and B, mean over pixels", {0, 1.4, "garish colours"}},
     [EVALUATION_FIRST_FRAME_PSNR] = {"first_frame_psnr", "dB", "up", "likeness of the first frame and the image"},
     [EVALUATION_VJEPA_LOSS]       = {"vjepa_loss", "", "down", "V-JEPA's masked prediction loss, without repeated frames, same masks for all"},
 };
@@ -41,7 +41,10 @@ static const char *const headroom_names[EVALUATION_HEADROOMS] = {"real", "base",
 static Row row_of(const Evaluation *e, int m) {
     if (m < EVALUATION_TERM) return rows[m];
     bool up = e->about.cfg->reward[m - EVALUATION_TERM].weight >= 0;
-    return (Row){e->name[m], "", up ? "up" : "down", "a term of the reward, unweighted"};
+    return (Row){.name = e->name[m],
+                 .unit = "",
+                 .better = up ? "up" : "down",
+                 .about = "a term of the reward, unweighted"};
 }
 
 // ---- Samples ----
@@ -226,15 +229,15 @@ static void print_headroom(Evaluation *e, FILE *out) {
 
 // What a reward is won by without being what was meant.
 static void print_warnings(Evaluation *e, FILE *out) {
-    for (int k = 0; k < KEPT; k++)
-        for (int m = 0; m < EVALUATION_TERM; m++) {
-            if (!e->present[m] || strcmp(e->name[m], kept[k].metric)) continue;
-            const BootstrapInterval *side = e->summary[m].side;
-            double share = side[EVALUATION_TUNED].mean / side[EVALUATION_BASE].mean;
-            if (kept_lost(&kept[k], share))
-                fprintf(out, "warning: %s is %.0f %% of the base model's: look at the videos\n",
-                        e->name[m], 100 * share);
-        }
+    for (int m = 0; m < EVALUATION_TERM; m++) {
+        const EvaluationKept *k = &rows[m].kept;
+        if (!e->present[m] || !k->sign) continue;
+        const BootstrapInterval *side = e->summary[m].side;
+        double share = side[EVALUATION_TUNED].mean / side[EVALUATION_BASE].mean;
+        if (share < k->least || share > k->most)
+            fprintf(out, "warning: %s is %.0f %% of the base model's: look at the videos\n",
+                    e->name[m], 100 * share);
+    }
     if (!e->about.has_vjepa) return;
     const BootstrapInterval *h = e->headroom;
     for (int k = EVALUATION_FROZEN; k <= EVALUATION_BLURRED; k++)
@@ -300,6 +303,18 @@ static void put_head(Evaluation *e, StrBuf *b) {
                   (long long)a->cfg->preview_fps);
 }
 
+static void put_kept(Evaluation *e, StrBuf *b, const EvaluationKept *k) {
+    strbuf_add(b, ", \"kept\": {\"sign\": ");
+    put_text(e, b, k->sign);
+    strbuf_add(b, ", \"least\": ");
+    put_real(b, k->least);
+    if (isfinite(k->most)) {
+        strbuf_add(b, ", \"most\": ");
+        put_real(b, k->most);
+    }
+    strbuf_add(b, "}");
+}
+
 static void put_metrics(Evaluation *e, StrBuf *b) {
     const char *comma = "";
     strbuf_add(b, "\"metrics\": [");
@@ -310,6 +325,7 @@ static void put_metrics(Evaluation *e, StrBuf *b) {
             b, "%s\n {\"name\": \"%s\", \"unit\": \"%s\", \"better\": \"%s\", \"about\": ", comma,
             r.name, r.unit, r.better);
         put_text(e, b, r.about);
+        if (r.kept.sign) put_kept(e, b, &r.kept);
         strbuf_add(b, "}");
         comma = ",";
     }

@@ -145,6 +145,32 @@ TEST(everything_is_there) {
     json_close(r.json);
 }
 
+// What the report cautions by.
+TEST(what_a_reward_may_cost_is_said) {
+    static const char *const want[] = {"motion", "diversity", "sharpness", "contrast", "chroma"};
+    Json *metric[METRICS_MAX], *kept;
+    Read r;
+    int cnt, found = 0;
+    CHECK(have_run());
+    CHECK(evaluate(""));
+    CHECK_OK(read_eval(&r));
+    CHECK_OK(json_want_objects(r.json, "metrics", metric, METRICS_MAX, &cnt));
+    for (int m = 0; m < cnt && !test_failed(); m++) {
+        const char *sign = NULL;
+        double least = NAN, most = INFINITY;
+        CHECK_OK(json_get_object(metric[m], "kept", &kept));
+        if (!kept) continue;
+        CHECK(found < 5 && !strcmp(r.name[m], want[found]));
+        found++;
+        CHECK_OK(json_want_str(kept, "sign", &sign));
+        CHECK_OK(json_want_f64(kept, "least", &least));
+        CHECK_OK(json_get_f64(kept, "most", &most));
+        CHECK(*sign && (least > 0) == isinf(most));
+    }
+    CHECK_EQ(found, 5);
+    json_close(r.json);
+}
+
 // ---- What the numbers have to do with each other ----
 
 static void check_metric(const Read *r, const char *name) {

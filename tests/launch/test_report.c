@@ -65,6 +65,7 @@ static void put_video(const char *name) {
 typedef struct Pair {
     const char *name;
     double base, tuned, spread;
+    const char *kept; // as eval.json says it, or NULL
 } Pair;
 
 // eval.json with these metrics and samples; both lists as JSON texts come from the caller.
@@ -73,9 +74,9 @@ static void put_eval(const Pair *pair, int cnt, const char *samples, const char 
     strbuf_add(&b, "{\"version\": 1, \"updates\": 9, \"adapter\": \"a\", \"target\": \"drift\", "
                    "\"images\": [\"x.png\"], \"seeds\": 2, \"fps\": 7, \"metrics\": [");
     for (int i = 0; i < cnt; i++)
-        strbuf_printf(&b,
-                      "%s{\"name\": \"%s\", \"unit\": \"u\", \"better\": \"up\", \"about\": \"z\"}",
-                      i ? "," : "", pair[i].name);
+        strbuf_printf(
+            &b, "%s{\"name\": \"%s\", \"unit\": \"u\", \"better\": \"up\", \"about\": \"z\"%s}",
+            i ? "," : "", pair[i].name, pair[i].kept ? pair[i].kept : "");
     strbuf_printf(&b, "], \"samples\": [%s], \"summary\": {", samples);
     for (int i = 0; i < cnt; i++) {
         const Pair *p = &pair[i];
@@ -306,12 +307,15 @@ TEST(previews_stand_in_for_an_evaluation) {
     CHECK(strstr(page, "Preview 0") < strstr(page, "Preview 1"));
 }
 
+#define AT_LEAST(share) ", \"kept\": {\"sign\": \"that\", \"least\": " share "}"
+#define AT_MOST(share) ", \"kept\": {\"sign\": \"that\", \"least\": 0.0, \"most\": " share "}"
+
 static void verdict(double motion, double diversity, double sharpness, double reward) {
     new_run(DRIFT);
-    put_eval((Pair[]){{"motion", 2, 2 * motion, 0.1},
+    put_eval((Pair[]){{"motion", 2, 2 * motion, 0.1, AT_LEAST("0.7")},
                       {"reward", 1, reward, 0.1},
-                      {"diversity", 4, 4 * diversity, 0.1},
-                      {"sharpness", 8, 8 * sharpness, 0.1}},
+                      {"diversity", 4, 4 * diversity, 0.1, AT_LEAST("0.7")},
+                      {"sharpness", 8, 8 * sharpness, 0.1, AT_LEAST("0.8")}},
              4, "", "");
     make_page();
 }
@@ -319,8 +323,8 @@ static void verdict(double motion, double diversity, double sharpness, double re
 static void verdict_of_colours(double contrast, double chroma) {
     new_run(DRIFT);
     put_eval((Pair[]){{"reward", 1, 2, 0.1},
-                      {"contrast", 2, 2 * contrast, 0.1},
-                      {"chroma", 4, 4 * chroma, 0.1}},
+                      {"contrast", 2, 2 * contrast, 0.1, AT_MOST("1.4")},
+                      {"chroma", 4, 4 * chroma, 0.1, AT_MOST("1.4")}},
              3, "", "");
     make_page();
 }
@@ -339,6 +343,8 @@ TEST(a_reward_that_was_bought_is_called_so) {
     verdict_of_colours(1.41, 1.39);
     SAYS("contrast rose to 141 % of the base");
     CHECK_EQ(count("Caution"), 1);
+    CHECK_EQ(count("class=\"short\""), 1);
+    CHECK_EQ(count("class=\"enough\""), 1);
     verdict_of_colours(0.5, 1.41);
     SAYS("chroma rose to 141 % of the base");
     CHECK_EQ(count("Caution"), 1);
