@@ -55,7 +55,7 @@ def make_clips(a):
 
 def make_encoder(a):
     import train
-    train.train_encoder(a.work / "svd/image_encoder", a.work, a.device, 11, steps(a, 700), 64, limit=a.limit.get("encoder"))
+    train.train_encoder(a.work / "svd/image_encoder", a.work, a.device, 11, steps(a, 700), 64, limit=a.limit.get("encoder"), sort=a.kinds)
 
 
 def make_vae(a):
@@ -66,7 +66,7 @@ def make_vae(a):
 def make_unet(a):
     import train
     train.train_unet(a.work / "svd/unet", a.work / "svd", a.work, a.device, 13, steps(a, 2500), a.batch, (64, 128), 1, steps(a, 8000),
-                     limit=a.limit.get("unet"))
+                     limit=a.limit.get("unet"), by_kind=a.kinds)
 
 
 def make_videomae(a):
@@ -90,7 +90,7 @@ def make_base(a):
     report, videos, clips = train.base_quality(a.work / "svd", a.work / "videomae", a.work, a.device, 21)
     train.write_json(a.work / "base.json", report)
     from PIL import Image
-    rows = [clips[0]] + [videos[i % len(videos), i // 2] for i in range(12)]
+    rows = [clips[0], *videos.flatten(0, 1)[:12]]
     sheet = ((torch_cat(rows) / 2 + 0.5).clamp(0, 1) * 255).byte().numpy()
     Image.fromarray(sheet).save(a.work / "base.png")
 
@@ -140,6 +140,7 @@ def main():
     parser.add_argument("--limit", nargs="*", default=[], metavar="PART=SECONDS", help="end a part's training in time")
     parser.add_argument("--latents", type=int, default=8, help="channels of a latent")
     parser.add_argument("--batch", type=int, default=32, help="clips per step of the UNet")
+    parser.add_argument("--kinds", action="store_true", help="each kind of picture has a motion of its own (kinds.py)")
     parser.add_argument("--patches", type=int, default=2000, help="pieces of photographs kept in memory, 1 MB each")
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)

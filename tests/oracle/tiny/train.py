@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import kinds
 import vjepa as jepa
 from motion import CLASSES, SIZE, Bank, Clips, flow, look
 
@@ -274,7 +275,7 @@ def clip_pixels(pictures):
     return normalise(_resize_with_antialiasing(pictures, (224, 224)), CLIP)
 
 
-def train_encoder(out, data, device, seed, steps, batch, projection=64, limit=None):
+def train_encoder(out, data, device, seed, steps, batch, projection=64, limit=None, sort=False):
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
     batch = count(batch)
     torch.manual_seed(seed)
@@ -299,6 +300,11 @@ def train_encoder(out, data, device, seed, steps, batch, projection=64, limit=No
         a, b = (F.normalize(model(clip_pixels(x)).image_embeds, dim=1) for x in (clip[:, 0], clip[:, -1]))
     top = ((a @ b.T).argmax(1) == torch.arange(len(a), device=device)).float().mean().item()
     report = dict(steps=run.done, retrieval_of_256=top, parameters=sum(p.numel() for p in model.parameters()))
+    if sort:
+        seen = torch.cat([clip_pixels(clips.draw(count(64), only=[0])[0][:, 0]) for _ in range(28)])
+        others = clip_pixels(held.clips(count(400), 1)[0][:, 0])
+        kinds.sort(model.eval(), seen, others)
+        report.update(kinds.quality(model, others))
     log("encoder", report)
     model.save_pretrained(out)
     write_json(str(out) + ".json", report)
@@ -364,25 +370,38 @@ def load_svd(folder, device, unet=True):
     return vae, encoder, net
 
 
-def cache_latents(source, vae, encoder, clips):
+def cache_latents(source, vae, encoder, clips, by_kind):
+    """Latents, conditioning latents, embeddings, and motion buckets. by_kind: embeddings say the kind whose motion the
+    clip has, in place of the picture's own."""
     parts = []
     with torch.no_grad(), torch.autocast(source.frames.device.type, torch.bfloat16, enabled=BF16):
         while sum(len(p[0]) for p in parts) < clips:
-            frames, _, speed = source.draw(min(32, clips))
+            frames, motion, speed = source.draw(min(32, clips))
             image, embedding = condition(vae, encoder, frames[:, 0])
             z = encode(vae, frames) * vae.config.scaling_factor
+            if by_kind:
+                embedding = torch.cat([kinds.code(motion), embedding.float()[:, kinds.KINDS:]], 1)
             parts.append((z.half(), image.half(), embedding.float(), BUCKET + 20 * (speed - 4)))
     return [torch.cat(x) for x in zip(*parts)]
 
 
+def noise_levels(n, device, by_kind):
+    """By kind, the picture tells at any noise what will move: two thirds from 4 to 100, the others where detail is."""
+    if not by_kind:
+        return (1.2 + 1.6 * torch.randn(n, device=device)).exp().clamp(0.01, 200)
+    high = (math.log(4) + math.log(25) * torch.rand(n, device=device)).exp()
+    low = (0.3 + 1.5 * torch.randn(n, device=device)).exp().clamp(0.01, 100)
+    return torch.where(torch.rand(n, device=device) < 0.65, high, low)
+
+
 def train_unet(out, svd, data, device, seed, steps, batch, channels, layers, clips, still=0.5, limit=None, lr=6e-4,
-               resume=None):
+               resume=None, by_kind=False):
     batch = count(batch)
     torch.manual_seed(seed)
     vae, encoder, _ = load_svd(svd, device, unet=False)
     start = time.time()
-    source = Clips(data / "clips.pt", device, seed, still)
-    z, image, embedding, bucket = cache_latents(source, vae, encoder, clips)
+    source = Clips(data / "clips.pt", device, seed, still, zoom=2 if by_kind else 1)
+    z, image, embedding, bucket = cache_latents(source, vae, encoder, clips, by_kind)
     log(f"unet: {len(z)} clips encoded in {time.time() - start:.0f} s")
     unet = new_unet(vae.config.latent_channels, channels, layers, embedding.shape[1]).to(device)
     if resume:
@@ -402,9 +421,11 @@ def train_unet(out, svd, data, device, seed, steps, batch, channels, layers, cli
     pairs = list(zip(average.parameters(), unet.parameters()))
     for step in run:
         pick = torch.randint(len(z), (batch,), device=device)
-        s = (1.2 + 1.6 * torch.randn(batch, device=device)).exp().clamp(0.01, 200)
-        run.update(step, loss, z[pick].float(), torch.randn(batch, *z.shape[1:], device=device), s, image[pick].float(), embedding[pick],
-                   time_ids(batch, device, bucket[pick]))
+        context = embedding[pick]
+        if by_kind:                                 # as far from the code as kinds.sort leaves a picture
+            context[:, :kinds.KINDS] += 0.1 * kinds.CODE * torch.randn(batch, kinds.KINDS, device=device)
+        run.update(step, loss, z[pick].float(), torch.randn(batch, *z.shape[1:], device=device), noise_levels(batch, device, by_kind),
+                   image[pick].float(), context, time_ids(batch, device, bucket[pick]))
         torch._foreach_lerp_([a for a, _ in pairs], [w.detach() for _, w in pairs], 1 - min(0.999, (1 + step) / (10 + step)))
     average.save_pretrained(out)
     write_json(str(out) + ".json", dict(steps=run.done, batch=batch, loss=run.sum.item(), clips=len(z), channels=list(channels), layers=layers,
@@ -645,21 +666,23 @@ def train_vjepa(out, data, device, seed, steps, batch, limit=None):
 # ---- What the base model does ----
 
 @torch.no_grad()
-def base_quality(svd, classifier, data, device, seed, photos_cnt=16, each=8):
+def base_quality(svd, classifier, data, device, seed, photos_cnt=64, each=2):
     """Samples of held-out pictures, classified."""
     photos_cnt, each = count(photos_cnt), count(each)
     from transformers import VideoMAEForVideoClassification
     vae, encoder, unet = load_svd(svd, device)
     model = VideoMAEForVideoClassification.from_pretrained(classifier, dtype=torch.float32).to(device).eval()
     bank = Bank(data / "held-out.npy", device, seed)
-    clip = bank.clips(photos_cnt, FRAMES)[0]
+    clip = torch.cat([bank.clips(1, FRAMES)[0] for _ in range(photos_cnt)])
     pictures = clip[:, 0]
     rng = torch.Generator(device).manual_seed(seed)
     image, embedding = condition(vae, encoder, pictures, rng)
+    few = 4 if torch.device(device).type == "cpu" else photos_cnt
     probs, first, videos = [], [], []
     for _ in range(each):
         noise = torch.randn((photos_cnt, FRAMES, *image.shape[1:]), generator=rng, device=device)
-        video = decode(vae, sample(unet, noise, image, embedding)).clamp(-1, 1)
+        latents = [sample(unet, *x) for x in zip(noise.split(few), image.split(few), embedding.split(few))]
+        video = decode(vae, torch.cat(latents)).clamp(-1, 1)
         probs.append(classify(model, video).softmax(1))
         first.append(psnr(video[:, 0], pictures))
         videos.append(video.cpu())
