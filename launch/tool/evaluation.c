@@ -10,9 +10,15 @@
 #include "common/format/json.h"
 #include "common/measure/features.h"
 
+// What a model can give up, or overdo, to please a reward.
+typedef struct Kept {
+    double least, most; // shares of the base model's mean
+    const char *sign;   // what one sees outside of them; NULL: nothing of the kind
+} Kept;
+
 typedef struct Row {
     const char *name, *unit, *better, *about;
-    EvaluationKept kept;
+    Kept kept;
 } Row;
 
 // clang-format off
@@ -230,7 +236,7 @@ static void print_headroom(Evaluation *e, FILE *out) {
 // What a reward is won by without being what was meant.
 static void print_warnings(Evaluation *e, FILE *out) {
     for (int m = 0; m < EVALUATION_TERM; m++) {
-        const EvaluationKept *k = &rows[m].kept;
+        const Kept *k = &rows[m].kept;
         if (!e->present[m] || !k->sign) continue;
         const BootstrapInterval *side = e->summary[m].side;
         double share = side[EVALUATION_TUNED].mean / side[EVALUATION_BASE].mean;
@@ -303,7 +309,7 @@ static void put_head(Evaluation *e, StrBuf *b) {
                   (long long)a->cfg->preview_fps);
 }
 
-static void put_kept(Evaluation *e, StrBuf *b, const EvaluationKept *k) {
+static void put_kept(Evaluation *e, StrBuf *b, const Kept *k) {
     strbuf_add(b, ", \"kept\": {\"sign\": ");
     put_text(e, b, k->sign);
     strbuf_add(b, ", \"least\": ");

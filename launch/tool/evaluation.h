@@ -44,13 +44,6 @@ typedef enum EvaluationMetric {
     EVALUATION_METRICS = EVALUATION_TERM + CONFIG_REWARDS_MAX
 } EvaluationMetric;
 
-// What a model can give up, or overdo, to please a reward, and between which shares of the base model's mean the tuned
-// model's is no cause for alarm. eval.json says it of the metric, so that whoever reads that cautions by the same.
-typedef struct EvaluationKept {
-    double least, most;
-    const char *sign; // what one sees otherwise: "blur"; NULL: nothing of the kind
-} EvaluationKept;
-
 // V-JEPA's loss of other videos than the tuned ones, to tell how far it can fall and by what.
 typedef enum EvaluationHeadroom {
     EVALUATION_REAL,    // what really comes after the image, one for each image
@@ -106,6 +99,8 @@ Err evaluation_check(Evaluation *e, int sample);
 // Means and intervals. ERR_NUMERIC as above.
 Err evaluation_summarise(Evaluation *e);
 
+// Warns of what was given up, or overdone, to please the reward; eval.json says of each such metric ("kept") between which
+// shares of the base model's mean it has to stay ("least", "most"; no "most": no bound), and what one sees otherwise ("sign").
 void evaluation_print(Evaluation *e, FILE *out);
 Err evaluation_write(Evaluation *e, const char *path);
 

@@ -19,7 +19,9 @@ from motion import CLASSES
 
 KINDS = len(CLASSES)
 CODE = 4.5                          # of the kind in the embedding, against 0; all of them sum to 0
-SLOPE, WIDTH, LEVEL, STEP = 3.0, 0.06, 1.0, 4.0
+WIDTH = 0.06                        # a lead that counts in full, in standard deviations of a direction
+WON, CHOSEN = 1.0, 4.0              # what a win and the choice add to the residual stream, along unit vectors
+SLOPE = 3.0                         # of a ramp's two GELUs: the steeper, the sharper its corners
 
 
 def code(kind):
@@ -98,7 +100,7 @@ def sort(model, seen, held):
     units = take(layers[1], x, KINDS * (KINDS - 1))
     for j in range(KINDS):
         for k in range(j):
-            way = LEVEL * (won[j] - won[k])
+            way = WON * (won[j] - won[k])
             add_ramp(layers[1], units, (w[j] - w[k]) / WIDTH, (offset[j] - offset[k]) / WIDTH, way)
             layers[1].mlp.fc2.bias -= way
 
@@ -111,7 +113,7 @@ def sort(model, seen, held):
     units = take(layers[2], x, 2 * KINDS)
     for j in range(KINDS):                          # from 4.65 to 5.35 wins
         r = read[j] / scale / 0.35
-        add_ramp(layers[2], units, r, -r @ norm.bias - (shift[j] + 5) / 0.35, STEP / 2 * chosen[j])
+        add_ramp(layers[2], units, r, -r @ norm.bias - (shift[j] + 5) / 0.35, CHOSEN / 2 * chosen[j])
 
     # The projection, by least squares: the code, and the embedding as it was, whitened, in order of its principal components.
     size, axis = torch.linalg.eigh(torch.cov(before.T))

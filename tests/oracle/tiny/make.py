@@ -87,7 +87,8 @@ def make_vjepa(a):
 def make_base(a):
     """The base model's videos, and whether they are what the demo needs."""
     import train
-    report, videos, clips = train.base_quality(a.work / "svd", a.work / "videomae", a.work, a.device, 21)
+    photos, each = (64, 2) if a.kinds else (16, 8)      # where the picture decides, many pictures
+    report, videos, clips = train.base_quality(a.work / "svd", a.work / "videomae", a.work, a.device, 21, photos, each)
     train.write_json(a.work / "base.json", report)
     from PIL import Image
     rows = [clips[0], *videos.flatten(0, 1)[:12]]

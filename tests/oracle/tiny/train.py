@@ -666,7 +666,7 @@ def train_vjepa(out, data, device, seed, steps, batch, limit=None):
 # ---- What the base model does ----
 
 @torch.no_grad()
-def base_quality(svd, classifier, data, device, seed, photos_cnt=64, each=2):
+def base_quality(svd, classifier, data, device, seed, photos_cnt, each):
     """Samples of held-out pictures, classified."""
     photos_cnt, each = count(photos_cnt), count(each)
     from transformers import VideoMAEForVideoClassification
