@@ -1,4 +1,4 @@
-"""Makes an image encoder sort pictures into kinds, one kind for each motion of a camera.
+"""Makes an image encoder sort pictures into kinds, one kind for each motion of a camera, and a UNet read what comes of it.
 
 What a camera does has a reason in what it sees, and a small network that is not told the reason averages over all that might
 happen. So each kind of picture has a motion of its own. The kinds are dealt out by seven directions of what the encoder
@@ -11,6 +11,7 @@ trained but built, in units of the MLPs that did least:
 
     sort(model, seen, held)         # CLIPVisionModelWithProjection; pixels (n, 3, 224, 224) of training and other pictures
     model(pixels).image_embeds[:, :len(CLASSES)].argmax(1)          # the kind
+    read(unet, before, after)       # what the model said of pictures before it was made to sort, and says now
 """
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from motion import CLASSES
 
 KINDS = len(CLASSES)
+SHARE = (0.17, 0.13, 0.32, 0.28, 0.02, 0.02, 0.06)   # of pictures, by motion: most to what is drawn least willingly
 CODE = 4.5                          # of the kind in the embedding, against 0; all of them sum to 0
 WIDTH = 0.06                        # a lead that counts in full, in standard deviations of a direction
 WON, CHOSEN = 1.0, 4.0              # what a win and the choice add to the residual stream, along unit vectors
@@ -44,21 +46,21 @@ def run(model, pixels, *modules):
     return [torch.cat(x) for x in seen] + [embeds]
 
 
-def evenly(seen, held, tries=400):
-    """Directions w (KINDS, width) and offsets so that (x @ w.T + offset).argmax(1) takes each kind equally often of what
-    was seen: principal components at unit variance, turned as lets the rarest kind be most frequent in held, too."""
+def deal(seen, held, tries=400):
+    """Directions w (KINDS, width) and offsets so that (x @ w.T + offset).argmax(1) takes each kind as often of what was
+    seen as SHARE says: principal components at unit variance, turned so that held has most of the kind it lacks most."""
     mean = seen.mean(0)
     _, size, axis = torch.linalg.svd(seen - mean, full_matrices=False)
     axis = axis[:KINDS] / (size[:KINDS] / len(seen) ** 0.5)[:, None]
-    best = None
+    best, share = None, torch.tensor(SHARE, device=seen.device)
     for seed in range(tries):
         turn = torch.linalg.qr(torch.randn(KINDS, KINDS, generator=torch.Generator().manual_seed(seed)))[0].to(seen.device)
         w = turn @ axis
-        share = lambda x, by: ((x - mean) @ w.T + by).argmax(1).bincount(minlength=KINDS) / len(x)
+        found = lambda x, by: ((x - mean) @ w.T + by).argmax(1).bincount(minlength=KINDS) / len(x) / share
         offset = torch.zeros(KINDS, device=seen.device)
         for _ in range(30):
-            offset -= 0.3 * (share(seen, offset) * KINDS).clamp_min(0.1).log()
-        rarest = share(held, offset).min().item()
+            offset -= 0.3 * found(seen, offset).clamp_min(0.1).log()
+        rarest = found(held, offset).min().item()
         if best is None or rarest > best[0]:
             best = rarest, w, offset - w @ mean
     return best[1:]
@@ -89,7 +91,7 @@ def add_ramp(layer, units, w, b, out):
 def sort(model, seen, held):
     layers, last = model.vision_model.encoder.layers, model.vision_model.post_layernorm
     x, h2, h3, before = run(model, seen, layers[1].layer_norm2, layers[1], layers[2])
-    w, offset = evenly(x, run(model, held, layers[1].layer_norm2)[0])
+    w, offset = deal(x, run(model, held, layers[1].layer_norm2)[0])
     truth = wins(x @ w.T + offset)
     # Directions of the residual stream in which little happens; the constant one is lost to normalisation.
     width = h2.shape[1]
@@ -124,6 +126,21 @@ def sort(model, seen, held):
     fit = torch.linalg.solve(centred.T @ centred / len(x) + 1e-3 * torch.eye(width, device=x.device), centred.T @ (want - want.mean(0)) / len(x)).T
     model.visual_projection.weight.copy_(fit)
     last.bias += torch.linalg.pinv(fit) @ (want.mean(0) - fit @ x.mean(0))
+
+
+@torch.no_grad()
+def read(unet, before, after):
+    """Makes the UNet read embeddings `after` as it did `before`, by least squares, but for the code, which it is to learn."""
+    rest = after[:, KINDS:] - after[:, KINDS:].mean(0)
+    back = torch.linalg.solve(rest.T @ rest / len(rest) + 1e-3 * torch.eye(rest.shape[1], device=rest.device),
+                              rest.T @ (before - before.mean(0)) / len(rest)).T
+    shift = before.mean(0) - back @ after[:, KINDS:].mean(0)
+    for name, module in unet.named_modules():
+        if name.endswith("attn2"):                  # of one token, so all that counts is its value
+            value, out = module.to_v.weight, module.to_out[0]
+            out.bias += out.weight @ (value @ shift)
+            value[:, KINDS:] = value @ back
+            value[:, :KINDS] = value[:, KINDS:].std() * torch.randn(len(value), KINDS, device=value.device)
 
 
 def quality(model, pixels):

@@ -26,8 +26,9 @@ PARTS = {
     "videomae": ["vae"],
     "judge": ["vae"],
     "unet": ["vae", "encoder"],
-    "base": ["unet", "videomae"],
-    "pack": ["base", "judge", "vjepa"],
+    "sorted": ["unet"],
+    "base": ["sorted", "judge"],
+    "pack": ["base", "videomae", "vjepa"],
 }
 
 
@@ -55,7 +56,7 @@ def make_clips(a):
 
 def make_encoder(a):
     import train
-    train.train_encoder(a.work / "svd/image_encoder", a.work, a.device, 11, steps(a, 700), 64, limit=a.limit.get("encoder"), sort=a.kinds)
+    train.train_encoder(a.work / "svd/image_encoder", a.work, a.device, 11, steps(a, 700), 64, limit=a.limit.get("encoder"))
 
 
 def make_vae(a):
@@ -66,7 +67,12 @@ def make_vae(a):
 def make_unet(a):
     import train
     train.train_unet(a.work / "svd/unet", a.work / "svd", a.work, a.device, 13, steps(a, 2500), a.batch, (64, 128), 1, steps(a, 8000),
-                     limit=a.limit.get("unet"), by_kind=a.kinds)
+                     limit=a.limit.get("unet"))
+
+
+def make_sorted(a):
+    import train
+    train.sort_pictures(a.work / "sorted", a.work / "svd", a.work, a.device, 17, steps(a, 1500), 4, 0.5, limit=a.limit.get("sorted"))
 
 
 def make_videomae(a):
@@ -87,8 +93,7 @@ def make_vjepa(a):
 def make_base(a):
     """The base model's videos, and whether they are what the demo needs."""
     import train
-    photos, each = (64, 2) if a.kinds else (16, 8)      # where the picture decides, many pictures
-    report, videos, clips = train.base_quality(a.work / "svd", a.work / "videomae", a.work, a.device, 21, photos, each)
+    report, videos, clips = train.base_quality(a.work / "sorted", a.work / "judge", a.work, a.device, 21, 64, 2)
     train.write_json(a.work / "base.json", report)
     from PIL import Image
     rows = [clips[0], *videos.flatten(0, 1)[:12]]
@@ -141,7 +146,6 @@ def main():
     parser.add_argument("--limit", nargs="*", default=[], metavar="PART=SECONDS", help="end a part's training in time")
     parser.add_argument("--latents", type=int, default=8, help="channels of a latent")
     parser.add_argument("--batch", type=int, default=32, help="clips per step of the UNet")
-    parser.add_argument("--kinds", action="store_true", help="each kind of picture has a motion of its own (kinds.py)")
     parser.add_argument("--patches", type=int, default=2000, help="pieces of photographs kept in memory, 1 MB each")
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)

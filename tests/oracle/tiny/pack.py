@@ -62,16 +62,23 @@ def write_video(file, frames, fps=7):
 
 
 def pack_pictures(photos, out):
+    """Of the photographs with most texture a picture each; to train with, another of the better half of them."""
     from PIL import Image
-    for split, count in (("train", 16), ("held-out", 8)):
+    for split, count, twice in (("train", 32, 16), ("held-out", 8, 0)):
         rng = np.random.default_rng(31)
+        whole = read_photos(photos, split)
         scenes = []
-        for name, photo in read_photos(photos, split).items():
+        for name, photo in whole.items():
             cut = scene(photo, rng, (1.5, 4.0))
             scenes.append((texture(cut), name, cut))
         shutil.rmtree(out / "photos" / split, ignore_errors=True)
         (out / "photos" / split).mkdir(parents=True)
-        chosen = sorted(sorted(scenes, key=lambda s: -s[0])[:count], key=lambda s: s[1])
+        chosen = sorted(scenes, key=lambda s: -s[0])[:count]
+        rng = np.random.default_rng(32)
+        chosen += [(0, f"{name}-2", scene(whole[name], rng, (1.5, 4.0))) for _, name, _ in chosen[:twice]]
+        chosen.sort(key=lambda s: s[1])
+        if split == "train":
+            (out / "photos/train.txt").write_text("".join(f"train/{name}.png\n" for _, name, _ in chosen))
         for i, (_, name, cut) in enumerate(chosen):
             Image.fromarray(picture(cut)).save(out / "photos" / split / f"{name}.png", optimize=True)
             if split == "held-out":
@@ -82,7 +89,7 @@ def pack_pictures(photos, out):
 def pack(work, photos, out):
     out.mkdir(parents=True, exist_ok=True)
     for part in ("unet", "vae", "image_encoder"):
-        copy_halved(work / "svd" / part, out / "svd" / part)
+        copy_halved(work / "sorted" / part, out / "svd" / part)
     (out / "svd/scheduler").mkdir(parents=True, exist_ok=True)
     (out / "svd/scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=1, sort_keys=True) + "\n")
     (out / "svd/model_index.json").write_text(json.dumps(INDEX, indent=1, sort_keys=True) + "\n")
@@ -90,6 +97,6 @@ def pack(work, photos, out):
         copy_halved(work / part, out / part)
     pack_pictures(photos, out)
     report = {name: json.loads((work / file).read_text()) for name, file in
-              dict(vae="svd/vae.json", image_encoder="svd/image_encoder.json", unet="svd/unet.json", videomae="videomae.json",
+              dict(vae="svd/vae.json", image_encoder="svd/image_encoder.json", unet="svd/unet.json", sorted="sorted.json", videomae="videomae.json",
                    judge="judge.json", vjepa="vjepa.json", base="base.json").items()}
     (out / "quality.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")

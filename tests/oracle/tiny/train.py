@@ -3,6 +3,7 @@
     vae        AutoencoderKLTemporalDecoder: first on pictures, then its decoder on clips
     encoder    CLIP vision model with projection, by contrast of two frames of a clip
     unet       UNetSpatioTemporalConditionModel: image to video, EDM's v-prediction, exponential average of weights
+    sorted     the encoder sorts pictures into kinds, and the UNet is tuned to move each kind in its way (kinds.py)
     videomae   VideoMAEForVideoClassification of camera motion; two seeds: a reward and a judge
     vjepa      V-JEPA: encoder, predictor and target encoder
 
@@ -275,7 +276,7 @@ def clip_pixels(pictures):
     return normalise(_resize_with_antialiasing(pictures, (224, 224)), CLIP)
 
 
-def train_encoder(out, data, device, seed, steps, batch, projection=64, limit=None, sort=False):
+def train_encoder(out, data, device, seed, steps, batch, projection=64, limit=None):
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
     batch = count(batch)
     torch.manual_seed(seed)
@@ -300,11 +301,6 @@ def train_encoder(out, data, device, seed, steps, batch, projection=64, limit=No
         a, b = (F.normalize(model(clip_pixels(x)).image_embeds, dim=1) for x in (clip[:, 0], clip[:, -1]))
     top = ((a @ b.T).argmax(1) == torch.arange(len(a), device=device)).float().mean().item()
     report = dict(steps=run.done, retrieval_of_256=top, parameters=sum(p.numel() for p in model.parameters()))
-    if sort:
-        seen = torch.cat([clip_pixels(clips.draw(count(64), only=[0])[0][:, 0]) for _ in range(28)])
-        others = clip_pixels(held.clips(count(400), 1)[0][:, 0])
-        kinds.sort(model.eval(), seen, others)
-        report.update(kinds.quality(model, others))
     log("encoder", report)
     model.save_pretrained(out)
     write_json(str(out) + ".json", report)
@@ -430,6 +426,33 @@ def train_unet(out, svd, data, device, seed, steps, batch, channels, layers, cli
     average.save_pretrained(out)
     write_json(str(out) + ".json", dict(steps=run.done, batch=batch, loss=run.sum.item(), clips=len(z), channels=list(channels), layers=layers,
                                         parameters=sum(p.numel() for p in unet.parameters())))
+
+
+def sort_pictures(out, svd, data, device, seed, steps, batch, part, limit=None, lr=4e-4):
+    """The models of svd, so that a picture's kind says what its video does. part: how far the UNet goes from where it was
+    to where tuning leads; all the way, the kind alone decides, and a reward has a hard time to change that."""
+    torch.manual_seed(seed)
+    vae, encoder, unet = load_svd(svd, device)
+    clips, held = Clips(data / "clips.pt", device, seed), Bank(data / "held-out.npy", device, seed + 1)
+    seen = torch.cat([clip_pixels(clips.draw(count(64), only=[0])[0][:, 0]) for _ in range(28)])
+    others = clip_pixels(held.clips(count(400), 1)[0][:, 0])
+    before = kinds.run(encoder, seen)[0]
+    kinds.sort(encoder, seen, others)
+    kinds.read(unet, before, kinds.run(encoder, seen)[0])
+    vae.save_pretrained(out / "vae")
+    encoder.save_pretrained(out / "image_encoder")
+    unet.save_pretrained(out / "start")
+    size = unet.config
+    train_unet(out / "unet", out, data, device, seed, steps, batch, size.block_out_channels, size.layers_per_block, count(4000),
+               limit=limit, lr=lr, resume=out / "start", by_kind=True)
+    from diffusers import UNetSpatioTemporalConditionModel
+    tuned = UNetSpatioTemporalConditionModel.from_pretrained(out / "unet").to(device)
+    with torch.no_grad():
+        for a, b in zip(tuned.parameters(), unet.parameters()):
+            a.copy_(b + part * (a - b))
+    tuned.save_pretrained(out / "unet")
+    report = json.loads(Path(f"{out}/unet.json").read_text())
+    write_json(f"{out}.json", dict(kinds.quality(encoder, others), steps=report["steps"], batch=batch, loss=report["loss"], part=part))
 
 
 # ---- VideoMAE ----
