@@ -12,8 +12,17 @@ for part in svd videomae judge vjepa; do
 done
 [ "$(du -sk $demo | cut -f1)" -le 25600 ] || fail "$demo is larger than 25 MB"
 for conf in launch/conf/demo.yaml launch/conf/demo-long.yaml; do
-    grep '^data.images' $conf | grep -q held-out && fail "$conf trains on a held-out picture"
+    grep -q '^data.images: \[\]$' $conf || fail "$conf trains on other pictures than those of its list"
+    grep -q '^data.list: .*photos/train.txt"$' $conf || fail "$conf does not train on the pictures to train on"
     grep '^eval.images' $conf | grep -q photos/train && fail "$conf evaluates a picture that it trains on"
+done
+
+grep -qv '^train/' $demo/photos/train.txt && fail "$demo/photos/train.txt: a picture of another folder"
+[ "$(sed 's,^train/,,' $demo/photos/train.txt | LC_ALL=C sort)" = "$(ls $demo/photos/train | LC_ALL=C sort)" ] ||
+    fail "$demo/photos: train.txt and train/ are not the same pictures"
+
+for id in $(basename -a -s .png $demo/photos/*/*.png | sed 's/-2$//'); do
+    grep -q "^| $id |" $demo/ATTRIBUTION.md || fail "$demo/ATTRIBUTION.md does not say whose photograph $id is"
 done
 
 one="optim.updates=1 optim.rollouts=1 optim.lag=0 preview.every=0"
