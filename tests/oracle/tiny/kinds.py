@@ -11,7 +11,7 @@ trained but built, in units of the MLPs that did least:
 
     sort(model, seen, held)         # CLIPVisionModelWithProjection; pixels (n, 3, 224, 224) of training and other pictures
     model(pixels).image_embeds[:, :len(CLASSES)].argmax(1)          # the kind
-    read(unet, before, after)       # what the model said of pictures before it was made to sort, and says now
+    translate(unet, before, after)  # what the model said of pictures before it was made to sort, and says now
 """
 import torch
 import torch.nn.functional as F
@@ -129,7 +129,7 @@ def sort(model, seen, held):
 
 
 @torch.no_grad()
-def read(unet, before, after):
+def translate(unet, before, after):
     """Makes the UNet read embeddings `after` as it did `before`, by least squares, but for the code, which it is to learn."""
     rest = after[:, KINDS:] - after[:, KINDS:].mean(0)
     back = torch.linalg.solve(rest.T @ rest / len(rest) + 1e-3 * torch.eye(rest.shape[1], device=rest.device),

@@ -438,7 +438,7 @@ def sort_pictures(out, svd, data, device, seed, steps, batch, part, limit=None, 
     others = clip_pixels(held.clips(count(400), 1)[0][:, 0])
     before = kinds.run(encoder, seen)[0]
     kinds.sort(encoder, seen, others)
-    kinds.read(unet, before, kinds.run(encoder, seen)[0])
+    kinds.translate(unet, before, kinds.run(encoder, seen)[0])
     vae.save_pretrained(out / "vae")
     encoder.save_pretrained(out / "image_encoder")
     unet.save_pretrained(out / "start")
