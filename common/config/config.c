@@ -387,19 +387,39 @@ static Err read_document(Source *src, yaml_parser_t *parser) {
 
 // ---- The command line ----
 
-// "[a, b]" is a list there too; items have no commas and no quotes.
-static void split_list(Source *src, Entry *e) {
-    size_t n = strlen(e->value);
-    if (*e->value != '[' || e->value[n - 1] != ']') return;
-    char *rest = arena_printf(&src->cfg->arena, "%.*s", (int)(n - 2), e->value + 1);
-    e->is_list = true;
-    e->item = arena_array(&src->cfg->arena, const char *, n);
-    for (char *item; (item = strsep(&rest, ","));) {
-        item += strspn(item, " ");
-        size_t len = strlen(item);
-        while (len && item[len - 1] == ' ') item[--len] = 0;
-        if (len) e->item[e->cnt++] = item;
-    }
+// "[a, b]" is a list as YAML writes it, of plain values.
+static Err read_list(Source *src, yaml_parser_t *parser, const char *key) {
+    yaml_event_type_t type;
+    do {
+        yaml_event_t event;
+        TRY(next_event(src, parser, &event));
+        type = event.type;
+        yaml_event_delete(&event);
+    } while (type == YAML_STREAM_START_EVENT || type == YAML_DOCUMENT_START_EVENT);
+    int before = src->entry_cnt;
+    if (type == YAML_SEQUENCE_START_EVENT) TRY(read_sequence(src, parser, key, 0, 0));
+    if (src->entry_cnt != before + 1 || !src->entry[before].is_list)
+        FAIL(ERR_USAGE, "%s: want plain values, [a, b]", src->label);
+    do {
+        yaml_event_t event;
+        TRY(next_event(src, parser, &event));
+        type = event.type;
+        yaml_event_delete(&event);
+    } while (type == YAML_DOCUMENT_END_EVENT);
+    if (type != YAML_STREAM_END_EVENT) FAIL(ERR_USAGE, "%s: want one list", src->label);
+    return ERR_OK;
+}
+
+static Err read_list_word(Source *src, const char *key, const char *text) {
+    yaml_parser_t parser;
+    die_unless(yaml_parser_initialize(&parser), "config: out of memory");
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, strlen(text));
+    const char *file = src->label;
+    src->label = arena_printf(&src->cfg->arena, "command line: %s", key);
+    Err err = read_list(src, &parser, key);
+    src->label = file;
+    yaml_parser_delete(&parser);
+    return err;
 }
 
 static Err read_words(Source *src, int set_cnt, const char *const *set) {
@@ -407,9 +427,11 @@ static Err read_words(Source *src, int set_cnt, const char *const *set) {
         const char *eq = strchr(set[i], '=');
         if (!eq) FAIL(ERR_USAGE, "command line: \"%s\": want key=value", set[i]);
         const char *key = arena_printf(&src->cfg->arena, "%.*s", (int)(eq - set[i]), set[i]);
-        Entry *e = add_entry(src, key, 0);
-        e->value = arena_strdup(&src->cfg->arena, eq + 1);
-        split_list(src, e);
+        const char *value = arena_strdup(&src->cfg->arena, eq + 1);
+        if (*value == '[' && value[strlen(value) - 1] == ']')
+            TRY(read_list_word(src, key, value));
+        else
+            add_entry(src, key, 0)->value = value;
     }
     return ERR_OK;
 }

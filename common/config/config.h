@@ -8,7 +8,8 @@
 //
 // A file may nest mappings (video: {frames: 14}) or spell keys with dots; both are the same. Paths in a
 // file are relative to the folder of that file; on the command line, to the working directory; both become
-// absolute here. A list on the command line: window.range=[0,7]. All these errors are ERR_USAGE (exit status 2).
+// absolute here. A list on the command line is written as in YAML: window.range=[0,7], data.images=["a, b.png", c.png].
+// All these errors are ERR_USAGE (exit status 2).
 //
 //     Config *cfg;
 //     TRY(config_load(&cfg, "launch/conf/tiny.yaml", 1, (const char *[]){"optim.updates=5"}));

@@ -84,6 +84,15 @@ TEST(lists) {
     CHECK_EQ(cfg->window_range.item[1], 4);
     CHECK_OK(set("lora.targets=[to_q,to_k]"));
     CHECK_STR(cfg->lora_targets.item[1], "to_k");
+    CHECK_OK(set("lora.targets=[\"to_q\", 'to_k, too']"));
+    CHECK_EQ(cfg->lora_targets.cnt, 2);
+    CHECK_STR(cfg->lora_targets.item[0], "to_q");
+    CHECK_STR(cfg->lora_targets.item[1], "to_k, too");
+    CHECK_ERR(set("lora.targets=[\"to_q]"), ERR_USAGE, "command line: lora.targets:1: not YAML");
+    CHECK_ERR(set("lora.targets=[a] b]"), ERR_USAGE, "command line: lora.targets:1: not YAML");
+    CHECK_ERR(set("lora.targets=[a]\n---\n[b]"), ERR_USAGE, "want one list");
+    CHECK_ERR(set("lora.targets=[[a]]"), ERR_USAGE, "plain values");
+    CHECK_ERR(set("lora.targets=[{a: b}]"), ERR_USAGE, "plain values");
     CHECK_OK(set("lora.targets=[]"));
     CHECK_EQ(cfg->lora_targets.cnt, 0);
     CHECK_OK(set("lora.targets=["));
@@ -210,14 +219,12 @@ TEST(what_keys_mean_together) {
 
 TEST(text_is_unicode) {
     CHECK_OK(set("model=m\xc3\xa4\xf0\x9f\x98\x80"));
-    static const char *const bad[] = {"model=\xdf",
-                                      "model=a\xc3",
-                                      "model=\xc0\x80",
-                                      "model=\xed\xa0\x80",
-                                      "model=\xf5\x80\x80\x80",
-                                      "lora.targets=[a,\xff]"};
+    static const char *const bad[] = {"model=\xdf", "model=a\xc3", "model=\xc0\x80",
+                                      "model=\xed\xa0\x80", "model=\xf5\x80\x80\x80"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK_ERR(set(bad[i]), ERR_USAGE, "is not UTF-8");
+    CHECK_ERR(set("lora.targets=[a,\xff]"), ERR_USAGE,
+              "lora.targets:1: not YAML: invalid leading UTF-8");
 }
 
 static char *read_text(const char *path, size_t *len) {
