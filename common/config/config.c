@@ -398,7 +398,7 @@ static Err read_list(Source *src, yaml_parser_t *parser, const char *key) {
     } while (type == YAML_STREAM_START_EVENT || type == YAML_DOCUMENT_START_EVENT);
     int before = src->entry_cnt;
     if (type == YAML_SEQUENCE_START_EVENT) TRY(read_sequence(src, parser, key, 0, 0));
-    if (src->entry_cnt != before + 1 || !src->entry[before].is_list)
+    if (src->entry_cnt != before + 1 || src->entry[before].key != key) // mappings add others
         FAIL(ERR_USAGE, "%s: want plain values, [a, b]", src->label);
     do {
         yaml_event_t event;

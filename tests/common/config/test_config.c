@@ -93,6 +93,8 @@ TEST(lists) {
     CHECK_ERR(set("lora.targets=[a]\n---\n[b]"), ERR_USAGE, "want one list");
     CHECK_ERR(set("lora.targets=[[a]]"), ERR_USAGE, "plain values");
     CHECK_ERR(set("lora.targets=[{a: b}]"), ERR_USAGE, "plain values");
+    CHECK_ERR(set("lora.targets=[{a: [b]}]"), ERR_USAGE,
+              "command line: lora.targets: want plain values");
     CHECK_OK(set("lora.targets=[]"));
     CHECK_EQ(cfg->lora_targets.cnt, 0);
     CHECK_OK(set("lora.targets=["));
