@@ -26,7 +26,8 @@ static const char *last_part(const char *path) {
 }
 
 static const char *term_text(ReportPage *p, const ConfigReward *r) {
-    static const char *const name[] = {"VideoMAE", "V-JEPA", "the LAION aesthetic score"};
+    static const char *const name[] = {"VideoMAE", "V-JEPA", "the LAION aesthetic score",
+                                       "minus the first frame’s squared error"};
     Arena *a = &p->arena;
     const char *text = name[r->model];
     if (r->form == CONFIG_FORM_LOG_PROB)

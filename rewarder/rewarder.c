@@ -16,6 +16,7 @@ typedef struct Rewarder {
     Plan *plan;
     RewardGraph out;
     Tensor *frames;    // (1, S * F', H, W, 3) as decoded
+    Tensor *pictures;  // (1, S, H, W, 3) that the segments begin with; NULL: no reward wants them
     int64_t frame_cnt; // values in it
     int reward_cnt;
 } Rewarder;
@@ -26,9 +27,10 @@ static Err build(Rewarder *r, const Config *cfg) {
     r->reward_cnt = cfg->reward_cnt;
     Graph *g = r->graph = graph_new();
     r->frames = graph_input(g, "frames", DTYPE_F32, SHAPE(1, all, cfg->height, cfg->width, 3));
+    r->pictures = scoring_pictures(g, cfg, r->rewards);
     Tensor *kept = scoring_frames(g, cfg, r->frames);
     TRY(graph_check(g));
-    TRY(reward_build(r->rewards, g, kept, cfg->recompute, &r->out));
+    TRY(reward_build(r->rewards, g, kept, r->pictures, cfg->recompute, &r->out));
     if (kept != r->frames) {
         Tensor *wrt[] = {r->frames}, *out[] = {kept}, *cot[] = {r->out.d_frames}, *dx[1];
         TRY(grad_build(g, 1, out, cot, 1, wrt, dx));
@@ -86,10 +88,14 @@ static Err rewarder_score(void *self, StageCtx *ctx, const StageStep *step) {
     Rewarder *r = self;
     const Config *cfg = stage_config(ctx);
     SlotScore *score = &step->line->score;
-    // Segments of a slot lie one behind the other (frames_scored rows of a multiple of 256 bytes).
-    const void *frames;
+    // Segments of a slot lie one behind the other (frames of a multiple of 256 bytes).
+    const void *frames, *pictures;
     TRY(stage_read_all(ctx, SECTION_FRAMES, step->slot, &frames));
     TRY(plan_bind(r->plan, r->frames, (void *)(uintptr_t)frames));
+    if (r->pictures) {
+        TRY(stage_read_all(ctx, SECTION_PIXELS, step->slot, &pictures));
+        TRY(plan_bind(r->plan, r->pictures, (void *)(uintptr_t)pictures));
+    }
     TRY(plan_bind(r->plan, r->out.d_frames, stage_write_all(ctx, SECTION_GRAD_FRAMES, step->slot)));
     RngKey key = {.seed = (uint64_t)cfg->seed,
                   .sample = rng_sample(RNG_TRAIN, cfg->vjepa_masks == CONFIG_MASKS_FIXED

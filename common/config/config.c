@@ -498,6 +498,14 @@ void config_free(Config *cfg) {
     free(cfg);
 }
 
+const char *config_reward_name(const ConfigReward *r) {
+    static const char *const name[] = {[CONFIG_REWARD_VIDEOMAE] = "videomae",
+                                       [CONFIG_REWARD_VJEPA] = "vjepa",
+                                       [CONFIG_REWARD_AESTHETIC] = "aesthetic",
+                                       [CONFIG_REWARD_FIRST_FRAME] = "first_frame"};
+    return name[r->model];
+}
+
 const char *config_run_dir(Config *cfg) {
     if (*cfg->run) return cfg->run;
     const char *slash = strrchr(cfg->file, '/'), *name = slash ? slash + 1 : cfg->file;

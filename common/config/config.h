@@ -82,7 +82,12 @@ enum {
     CONFIG_VJEPA_TARGET_ONLY,
     CONFIG_VJEPA_SEGMENTED
 };
-enum { CONFIG_REWARD_VIDEOMAE, CONFIG_REWARD_VJEPA, CONFIG_REWARD_AESTHETIC };
+enum {
+    CONFIG_REWARD_VIDEOMAE,
+    CONFIG_REWARD_VJEPA,
+    CONFIG_REWARD_AESTHETIC,
+    CONFIG_REWARD_FIRST_FRAME
+};
 enum { CONFIG_FORM_LOG_PROB, CONFIG_FORM_PROB, CONFIG_FORM_SCORE, CONFIG_FORM_ABS_TARGET };
 enum { CONFIG_RESIZE_SQUASH, CONFIG_RESIZE_CROP };
 enum { CONFIG_PER_FRAME_MEAN, CONFIG_PER_FRAME_SUM };
@@ -96,6 +101,9 @@ void config_free(Config *cfg); // NULL is fine
 
 // The run directory: the key `run`, else runs/<name of the file without its ending>. In the config's arena.
 const char *config_run_dir(Config *cfg);
+
+// "videomae", as `reward.N.model` spells it; metrics and evaluations call term N "videomae.N".
+const char *config_reward_name(const ConfigReward *r);
 
 // Combinations that cannot be run, each with the reason.
 Err config_check(const Config *cfg);

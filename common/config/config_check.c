@@ -42,7 +42,14 @@ static Err check_rewards(const Config *c) {
         c->file, c->grad_frames);
     for (int i = 0; i < c->reward_cnt; i++) {
         const ConfigReward *r = &c->reward[i];
-        WANT(*r->path, "%s: reward.%d.path is missing", c->file, i);
+        bool picture = r->model == CONFIG_REWARD_FIRST_FRAME;
+        WANT(*r->path || picture, "%s: reward.%d.path is missing", c->file, i);
+        WANT(!*r->path || !picture, "%s: reward.%d.path is \"%s\", but first_frame reads no model",
+             c->file, i, r->path);
+        WANT(!picture || !strcmp(c->grad_frames, "all") || !strcmp(c->grad_frames, "alt"),
+             "%s: decode.grad_frames is \"%s\", which may leave out the frame that reward.%d, "
+             "first_frame, is about: want all or alt",
+             c->file, c->grad_frames, i);
         WANT(r->model == CONFIG_REWARD_AESTHETIC || !one,
              "%s: decode.grad_frames: random 1 leaves one frame, reward.%d needs a video", c->file,
              i);

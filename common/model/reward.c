@@ -38,13 +38,13 @@ struct Rewards {
 // ---- Opening ----
 
 static Err check_form(const RewardSpec *s, int i) {
-    static const char *const models[] = {"videomae", "vjepa", "aesthetic"};
+    static const char *const models[] = {"videomae", "vjepa", "aesthetic", "first_frame"};
     bool prob = s->form == REWARD_LOG_PROB || s->form == REWARD_PROB;
     if (prob != (s->model == REWARD_VIDEOMAE) ||
         (s->form == REWARD_ABS_TARGET && s->model != REWARD_AESTHETIC))
         FAIL(ERR_USAGE,
-             "reward.%d: form of %s, want log_prob or prob for videomae, score for vjepa, score or "
-             "abs_target for aesthetic",
+             "reward.%d: form of %s, want log_prob or prob for videomae, score or abs_target for "
+             "aesthetic, score for vjepa and first_frame",
              i, models[s->model]);
     return ERR_OK;
 }
@@ -66,6 +66,7 @@ static Err open_term(Term *t, Arena *a) {
     case REWARD_VIDEOMAE: return open_videomae(t, a);
     case REWARD_AESTHETIC: return aesthetic_open(&t->aesthetic, s->path, s->head);
     case REWARD_VJEPA: return vjepa_open(&t->vjepa, s->path);
+    case REWARD_FIRST_FRAME: return ERR_OK;
     }
     die("reward: model %d", s->model);
 }
@@ -109,6 +110,12 @@ void reward_close(Rewards *r) {
 }
 
 RewardClasses reward_classes(const Rewards *r, int term) { return r->term[term].classes; }
+
+bool reward_wants_pictures(const Rewards *r) {
+    bool any = false;
+    for (int i = 0; i < r->cnt; i++) any |= r->term[i].spec.model == REWARD_FIRST_FRAME;
+    return any;
+}
 
 // ---- Pixels ----
 
@@ -156,17 +163,36 @@ static Tensor *build_aesthetic(Rewards *r, Term *t, Graph *g, Tensor *frames, bo
     return t->spec.sum_frames ? op_sum(g, x, 1) : op_mean(g, x, 1);
 }
 
+// ---- Segments ----
+
+// With repeated frames left out, the first frames of later segments are missing.
+static bool seams_repeat(const Rewards *r) { return r->video.frames % r->video.segments == 0; }
+
+// The first frame of segment s within all frames.
+static int64_t seam_frame(const Rewards *r, int64_t s) {
+    int64_t len = r->video.frames, cnt = r->video.segments;
+    if (seams_repeat(r)) return s * (len / cnt);
+    int64_t each = (len + cnt - 1) / cnt; // the others are one frame shorter
+    return s ? each + (s - 1) * (each - 1) : 0;
+}
+
+// ---- The picture a segment begins with ----
+
+static Tensor *build_first_frame(Rewards *r, Graph *g, Tensor *frames, Tensor *pictures) {
+    int64_t cnt = seams_repeat(r) ? r->video.segments : 1;
+    int32_t *first = arena_array(&g->arena, int32_t, cnt);
+    for (int64_t s = 0; s < cnt; s++) first[s] = (int32_t)seam_frame(r, s);
+    Tensor *idx = graph_weight(g, "first_frame.frames", DTYPE_I32, SHAPE(cnt), first);
+    Tensor *x = op_gather(g, frames, idx, 1);
+    if (!r->video.unit) x = op_affine(g, x, 0.5, 0.5);
+    Tensor *d = op_sub(g, x, op_slice(g, pictures, 1, 0, cnt));
+    Tensor *mse = op_mean(g, op_mul(g, d, d), 0x1f);
+    return op_affine(g, op_reshape(g, mse, SHAPE(1)), -1, 0);
+}
+
 // ---- V-JEPA over a long video ----
 
 static int64_t clamp64(int64_t x, int64_t lo, int64_t hi) { return x < lo ? lo : x > hi ? hi : x; }
-
-// The first frame of segment s >= 1 within all frames.
-static int64_t seam_frame(const Rewards *r, int64_t s) {
-    int64_t len = r->video.frames, cnt = r->video.segments;
-    if (len % cnt == 0) return s * (len / cnt);
-    int64_t each = (len + cnt - 1) / cnt; // the others are one frame shorter
-    return each + (s - 1) * (each - 1);
-}
 
 // First frames of the windows; returns how many. room of L entries. Not for linspace, whose one window is spread.
 static int64_t window_starts(const Rewards *r, int64_t clip, int64_t *start) {
@@ -266,7 +292,7 @@ static Tensor *constant(Graph *g, const char *name, double x) {
     return graph_weight(g, name, DTYPE_F32, SHAPE(1), data);
 }
 
-static Err build_term(Rewards *r, int i, Graph *g, Tensor *frames, bool recompute,
+static Err build_term(Rewards *r, int i, Graph *g, Tensor *frames, Tensor *pictures, bool recompute,
                       RewardGraph *out) {
     Term *t = &r->term[i];
     Tensor **term = &out->term[i];
@@ -283,6 +309,9 @@ static Err build_term(Rewards *r, int i, Graph *g, Tensor *frames, bool recomput
         TRY(build_vjepa(r, t, g, frames, recompute, term));
         TRY(graph_check(g));
         return vjepa_finish(t->vjepa);
+    case REWARD_FIRST_FRAME:
+        *term = build_first_frame(r, g, frames, pictures);
+        return graph_check(g);
     }
     die("reward: model %d", t->spec.model);
 }
@@ -314,7 +343,20 @@ static Err check_length(const Rewards *r, const Term *t, int i) {
     return ERR_OK;
 }
 
-Err reward_build(Rewards *r, Graph *g, Tensor *frames, bool recompute, RewardGraph *out) {
+static Err check_pictures(const Rewards *r, const Tensor *frames, const Tensor *pictures) {
+    char found[96], want[96];
+    if (!reward_wants_pictures(r)) return ERR_OK;
+    if (!pictures) FAIL(ERR_USAGE, "reward: first_frame without the pictures it compares with");
+    const int64_t *d = frames->shape.dim;
+    Shape s = SHAPE(1, r->video.segments, d[2], d[3], 3);
+    if (!shape_equal(pictures->shape, s))
+        FAIL(ERR_SHAPE, "reward: pictures are %s, want %s", shape_text(pictures->shape, found),
+             shape_text(s, want));
+    return ERR_OK;
+}
+
+Err reward_build(Rewards *r, Graph *g, Tensor *frames, Tensor *pictures, bool recompute,
+                 RewardGraph *out) {
     *out = (RewardGraph){0};
     TRY(graph_check(g));
     for (int i = 0; i < r->cnt; i++) TRY(check_length(r, &r->term[i], i));
@@ -323,8 +365,9 @@ Err reward_build(Rewards *r, Graph *g, Tensor *frames, bool recompute, RewardGra
     if (s.rank != 5 || s.dim[0] != 1 || s.dim[1] != r->video.frames || s.dim[4] != 3)
         FAIL(ERR_SHAPE, "reward: frames are %s, want (1, %lld, H, W, 3)", shape_text(s, text),
              (long long)r->video.frames);
+    TRY(check_pictures(r, frames, pictures));
     for (int i = 0; i < r->cnt; i++) {
-        TRY(build_term(r, i, g, frames, recompute, out));
+        TRY(build_term(r, i, g, frames, pictures, recompute, out));
         Tensor *weighted = op_affine(g, out->term[i], r->term[i].spec.weight, 0);
         out->total = out->total ? op_add(g, out->total, weighted) : weighted;
     }

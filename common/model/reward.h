@@ -7,7 +7,7 @@
 //     Rewards *r;
 //     TRY(reward_open(&r, spec, spec_cnt, &video));
 //     RewardGraph out;
-//     TRY(reward_build(r, g, frames, true, &out));     // frames (1, L, H, W, 3); appends the gradient too
+//     TRY(reward_build(r, g, frames, NULL, true, &out)); // frames (1, L, H, W, 3); appends the gradient too
 //     ... plan_new ...
 //     TRY(reward_draw(r, plan, key));                  // per sample: V-JEPA's masks
 //     TRY(plan_run(plan));                              // out.total, out.term[i], out.d_frames
@@ -18,6 +18,10 @@
 //   vjepa      -L, averaged over windows of the video and both mask generators; windows over L frames:
 //              seam: one around the first frame of each segment but the first (of the middle, if there is
 //              one segment); linspace: one of frames round(j (L-1)/(F-1)); slide(n): every n frames
+//   first_frame -mean((first frame - picture)^2), values in [0, 1], over the first frames of the segments: minus
+//              that of each segment is 10^(-PSNR/10). With a classifier it keeps light, colours and texture where
+//              the picture has them while the motion is learned. Without the clamp: a colour that has left [0, 1]
+//              is called back, too. A repeated frame that is not scored does not count.
 #ifndef COMMON_MODEL_REWARD_H
 #define COMMON_MODEL_REWARD_H
 
@@ -25,7 +29,12 @@
 #include "common/model/vjepa.h"
 #include "common/tensor/plan.h"
 
-typedef enum RewardModel { REWARD_VIDEOMAE, REWARD_VJEPA, REWARD_AESTHETIC } RewardModel;
+typedef enum RewardModel {
+    REWARD_VIDEOMAE,
+    REWARD_VJEPA,
+    REWARD_AESTHETIC,
+    REWARD_FIRST_FRAME
+} RewardModel;
 typedef enum RewardForm {
     REWARD_LOG_PROB,
     REWARD_PROB,
@@ -36,7 +45,7 @@ typedef enum RewardWindows { REWARD_SEAM, REWARD_LINSPACE, REWARD_SLIDE } Reward
 
 typedef struct RewardSpec {
     RewardModel model;
-    const char *path; // its folder or checkpoint
+    const char *path; // its folder or checkpoint; first_frame: not read
     const char *head; // aesthetic
     double weight;
     RewardForm form;   // videomae: LOG_PROB, PROB; others: SCORE, aesthetic also ABS_TARGET
@@ -80,9 +89,14 @@ typedef struct RewardClasses {
 } RewardClasses;
 RewardClasses reward_classes(const Rewards *r, int term);
 
+// Does a term compare with the pictures that the segments begin with?
+bool reward_wants_pictures(const Rewards *r);
+
 // Appends everything to g; the tensors of *out are not marked as outputs. frames (1, L, H, W, 3). Checks that
-// no weight is left over. recompute: block by block.
-Err reward_build(Rewards *r, Graph *g, Tensor *frames, bool recompute, RewardGraph *out);
+// no weight is left over. pictures (1, S, H, W, 3) in [0, 1], a constant: what each segment was conditioned on; NULL
+// when none are wanted. recompute: block by block.
+Err reward_build(Rewards *r, Graph *g, Tensor *frames, Tensor *pictures, bool recompute,
+                 RewardGraph *out);
 
 // Writes the masks of one sample into a plan of the graph built last. key: its `use` is replaced.
 Err reward_draw(Rewards *r, Plan *plan, RngKey key);

@@ -115,8 +115,6 @@ static void admit_previews(Conductor *c, uint64_t version) {
 
 // ---- Metrics ----
 
-static const char *const reward_name[] = {"videomae", "vjepa", "aesthetic"};
-
 typedef struct Means {
     double reward, term[SLOT_TERMS_MAX], saturated, grad_x0, gain, window, row_norm;
 } Means;
@@ -146,7 +144,7 @@ static void metrics_line(const Conductor *c, uint64_t version, const Means *m, S
                   (unsigned long long)version, (unsigned long long)((version - 1) * B),
                   (unsigned long long)(version * B - 1), m->reward);
     for (int k = 0; k < c->cfg->reward_cnt; k++)
-        strbuf_printf(out, ", \"%s.%d\": %.17g", reward_name[c->cfg->reward[k].model], k,
+        strbuf_printf(out, ", \"%s.%d\": %.17g", config_reward_name(&c->cfg->reward[k]), k,
                       m->term[k]);
     strbuf_printf(
         out, ", \"window\": %.17g, \"gain\": %.17g, \"grad_x0\": %.17g, \"grad_sample\": %.17g",

@@ -7,7 +7,8 @@
 static RewardSpec spec_of(const ConfigReward *r) {
     static const RewardModel model[] = {[CONFIG_REWARD_VIDEOMAE] = REWARD_VIDEOMAE,
                                         [CONFIG_REWARD_VJEPA] = REWARD_VJEPA,
-                                        [CONFIG_REWARD_AESTHETIC] = REWARD_AESTHETIC};
+                                        [CONFIG_REWARD_AESTHETIC] = REWARD_AESTHETIC,
+                                        [CONFIG_REWARD_FIRST_FRAME] = REWARD_FIRST_FRAME};
     static const RewardForm form[] = {[CONFIG_FORM_LOG_PROB] = REWARD_LOG_PROB,
                                       [CONFIG_FORM_PROB] = REWARD_PROB,
                                       [CONFIG_FORM_SCORE] = REWARD_SCORE,
@@ -60,4 +61,10 @@ Tensor *scoring_frames(Graph *g, const Config *cfg, Tensor *frames) {
         frames = op_concat(g, 1, 2, part);
     }
     return frames;
+}
+
+Tensor *scoring_pictures(Graph *g, const Config *cfg, const Rewards *r) {
+    if (!reward_wants_pictures(r)) return NULL;
+    return graph_input(g, "pictures", DTYPE_F32,
+                       SHAPE(1, cfg->segments, cfg->height, cfg->width, 3));
 }

@@ -141,13 +141,14 @@ static void measure_pictures(EvalWorker *w, double *value) {
     value[EVALUATION_CONTRAST] = contrast / (double)frames;
     value[EVALUATION_CHROMA] = chroma / (double)frames;
     value[EVALUATION_FIRST_FRAME_PSNR] =
-        picture_psnr(w->unit, generator_picture(w->generator), frame_values(cfg));
+        picture_psnr(w->unit, generator_pictures(w->generator), frame_values(cfg));
 }
 
 static Err ask_models(EvalWorker *w, EvaluationSample *sample, EvaluationSide side) {
     double *value = sample->value[side];
     ScorerScore s;
-    TRY(scorer_score(w->scorer, w->frames, &s, sample->features[side]));
+    TRY(scorer_score(w->scorer, w->frames, generator_pictures(w->generator), &s,
+                     sample->features[side]));
     value[EVALUATION_REWARD] = s.reward;
     value[EVALUATION_CLASS_PROB] = s.class_prob;
     value[EVALUATION_JUDGE_PROB] = s.judge_prob;

@@ -57,9 +57,6 @@ static Row row_of(const Evaluation *e, int m) {
 
 void evaluation_init(Evaluation *e, const EvaluationAbout *about) {
     *e = (Evaluation){.about = *about};
-    static const char *const model[] = {[CONFIG_REWARD_VIDEOMAE] = "videomae",
-                                        [CONFIG_REWARD_VJEPA] = "vjepa",
-                                        [CONFIG_REWARD_AESTHETIC] = "aesthetic"};
     const Config *cfg = about->cfg;
     bool moves = cfg->frames > 1, aims = about->classes.cnt && about->classes.target >= 0;
     for (int m = 0; m < EVALUATION_METRICS; m++)
@@ -67,7 +64,7 @@ void evaluation_init(Evaluation *e, const EvaluationAbout *about) {
     for (int m = 0; m < EVALUATION_TERM; m++) e->name[m] = rows[m].name;
     for (int i = 0; i < cfg->reward_cnt; i++)
         e->name[EVALUATION_TERM + i] =
-            arena_printf(&e->arena, "%s.%d", model[cfg->reward[i].model], i);
+            arena_printf(&e->arena, "%s.%d", config_reward_name(&cfg->reward[i]), i);
     e->present[EVALUATION_CLASS_PROB] = aims;
     e->present[EVALUATION_JUDGE_PROB] = e->present[EVALUATION_JUDGE_AGREES] =
         aims && about->has_judge;

@@ -101,9 +101,9 @@ static Err play(Generator *g) {
 }
 
 // All blocks are ours, so that none is staged.
-static const float *section(Generator *g, SectionKind kind, uint32_t segment) {
+static const float *sections(Generator *g, SectionKind kind, uint32_t segment, uint32_t cnt) {
     const void *data;
-    Err err = run_read(&g->run, kind, 0, segment, 1, &data);
+    Err err = run_read(&g->run, kind, 0, segment, cnt, &data);
     die_unless(!err, "generator: %s", err_text());
     return data;
 }
@@ -116,11 +116,13 @@ Err generator_run(Generator *g, const SlotHeader *header, float *frames) {
     slot_publish(slot, 1, header);
     TRY(play(g));
     for (uint32_t k = 0; k < (uint32_t)g->cfg.segments; k++)
-        memcpy((char *)frames + k * part, section(g, SECTION_PREVIEW, k), part);
+        memcpy((char *)frames + k * part, sections(g, SECTION_PREVIEW, k, 1), part);
     return ERR_OK;
 }
 
-const float *generator_picture(Generator *g) { return section(g, SECTION_PIXELS, 0); }
+const float *generator_pictures(Generator *g) {
+    return sections(g, SECTION_PIXELS, 0, (uint32_t)g->cfg.segments);
+}
 
 Err generator_embed(Generator *g, const float *pixels, float *embedding) {
     return sampler_embed(g->self[STAGE_SAMPLER], pixels, embedding);

@@ -32,8 +32,9 @@ Lora *generator_lora(Generator *g);
 // The frames of all segments, raw in about [-1, 1], (S F, H, W, 3). header->tuned: with the adapter.
 Err generator_run(Generator *g, const SlotHeader *header, float *frames);
 
-// The picture that the last video began with, (H, W, 3) in [0, 1]; until the next video.
-const float *generator_picture(Generator *g);
+// The pictures that the segments of the last video began with, (S, H, W, 3) in [0, 1]: the image, then the last frame of
+// the segment before; until the next video.
+const float *generator_pictures(Generator *g);
 
 // The model's image encoder: pixels (H, W, 3) in [0, 1] -> embedding (generator_embed_dim). Both 64-byte aligned.
 Err generator_embed(Generator *g, const float *pixels, float *embedding);

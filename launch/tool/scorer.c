@@ -23,7 +23,7 @@ typedef struct Panel {
     Rewards *rewards; // NULL: none
     Graph *graph;
     Plan *plan;
-    Tensor *frames;
+    Tensor *frames, *pictures; // pictures NULL: no reward compares with them
     RewardGraph out;
 } Panel;
 
@@ -114,8 +114,9 @@ static Err open_scored(Scorer *s) {
     for (int i = cfg->reward_cnt - 1; i >= 0; i--)
         if (reward_classes(p->rewards, i).cnt) s->classifier = i;
     Tensor *frames = input(s, p, cfg->segments * cfg->frames);
+    p->pictures = scoring_pictures(p->graph, cfg, p->rewards);
     frames = scoring_frames(p->graph, cfg, frames);
-    TRY(reward_build(p->rewards, p->graph, frames, false, &p->out));
+    TRY(reward_build(p->rewards, p->graph, frames, p->pictures, false, &p->out));
     graph_output(p->graph, &p->out.total, "R");
     for (int i = 0; i < cfg->reward_cnt; i++) graph_output(p->graph, &p->out.term[i], "term");
     if (s->classifier >= 0) {
@@ -143,7 +144,7 @@ static Err open_vjepa(Scorer *s) {
                        .antialias = true};
     TRY(reward_open(&p->rewards, &spec, 1, &video));
     Tensor *frames = input(s, p, video.frames);
-    TRY(reward_build(p->rewards, p->graph, frames, false, &p->out));
+    TRY(reward_build(p->rewards, p->graph, frames, NULL, false, &p->out));
     graph_output(p->graph, &p->out.term[0], "-L");
     return compile(s, p);
 }
@@ -262,11 +263,13 @@ static void read_classes(const Scorer *s, ScorerScore *out) {
     out->judge_agrees = largest(judged, c.cnt) == j->classes.target;
 }
 
-Err scorer_score(Scorer *s, const float *frames, ScorerScore *out, float *features) {
+Err scorer_score(Scorer *s, const float *frames, const float *pictures, ScorerScore *out,
+                 float *features) {
     Panel *p = &s->scored;
     const Tensor *f = features_of(s);
     *out = (ScorerScore){0};
     TRY(plan_write(p->plan, p->frames, frames));
+    if (p->pictures) TRY(plan_write(p->plan, p->pictures, pictures));
     TRY(plan_run(p->plan));
     out->reward = scalar(p, p->out.total);
     for (int i = 0; i < s->cfg->reward_cnt; i++) out->term[i] = scalar(p, p->out.term[i]);

@@ -2,7 +2,7 @@
 //
 //     Scorer *s;
 //     TRY(scorer_open(&s, cfg, threads));
-//     TRY_OUT(scorer_score(s, frames, &score));            // frames of all segments, raw
+//     TRY_OUT(scorer_score(s, frames, pictures, &score, NULL)); // frames of all segments, raw
 //     if (scorer_has_vjepa(s)) TRY_OUT(scorer_vjepa(s, frames, &loss));
 //
 // Masks of V-JEPA are drawn once, from the config's seed and RNG_EVAL: the same for every video that is scored.
@@ -38,8 +38,10 @@ typedef struct ScorerScore {
     bool judge_agrees;                     // its most probable class is the target
 } ScorerScore;
 
-// frames (S F, H, W, 3) raw. What does not apply stays 0. features (scorer_feature_dim) may be NULL when that is 0.
-Err scorer_score(Scorer *s, const float *frames, ScorerScore *out, float *features);
+// frames (S F, H, W, 3) raw; pictures (S, H, W, 3) in [0, 1], what each segment began with. What does not apply stays 0.
+// features (scorer_feature_dim) may be NULL when that is 0.
+Err scorer_score(Scorer *s, const float *frames, const float *pictures, ScorerScore *out,
+                 float *features);
 
 // Frames that V-JEPA sees: all of a video but those that repeat the one before, frame 0 of every segment but the first.
 int64_t scorer_vjepa_frames(const Scorer *s);

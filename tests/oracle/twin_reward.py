@@ -1,7 +1,8 @@
-"""The rewards of a run in PyTorch: VideoMAE's probability of a class and V-JEPA's masked loss, from a video's frames.
+"""The rewards of a run in PyTorch: VideoMAE's probability of a class, V-JEPA's masked loss and likeness of first frames.
 
     reward = Reward(cfg, scored)                    # scored: frames of a segment that are decoded with gradient
-    total, terms = reward(frames, sample)           # frames (segments * scored, 3, H, W) as the VAE decodes them
+    total, terms = reward(frames, pictures, sample) # frames (segments * scored, 3, H, W) as the VAE decodes them,
+                                                    # pictures (segments, 3, H, W) in [0, 1] that the segments begin with
 
 What each term means is said in common/model/reward.h; the masks are drawn as common/model/vjepa.c draws them.
 """
@@ -39,6 +40,23 @@ def enter(frames, spec, height, width):
     return store.normalise(x, store.IMAGENET_MEAN, store.IMAGENET_STD)
 
 
+def seam(length, segments, s):
+    """The first frame of segment s among `length` that are kept; >= 1 where the repeated ones are left out."""
+    if length % segments == 0:
+        return s * (length // segments)
+    each = (length + segments - 1) // segments
+    return each + (s - 1) * (each - 1)
+
+
+class FirstFrame:
+    def __init__(self, cfg, length):
+        segments = cfg["video.segments"]
+        self.first = [seam(length, segments, s) for s in range(segments)] if length % segments == 0 else [0]
+
+    def __call__(self, frames, pictures, sample):
+        return -(frames[self.first] / 2 + 0.5 - pictures[:len(self.first)]).square().mean()
+
+
 class VideoMae:
     def __init__(self, spec, length):
         from transformers import VideoMAEConfig, VideoMAEForVideoClassification
@@ -50,7 +68,7 @@ class VideoMae:
         names = {name.lower(): i for i, name in config.id2label.items()}
         self.label = names[spec["class"].lower()] if spec["class"].lower() in names else int(spec["class"])
 
-    def __call__(self, frames, sample):
+    def __call__(self, frames, pictures, sample):
         pixels = enter(frames[:self.length], self.spec, self.image, self.image)
         log_prob = torch.log_softmax(self.model(pixels[None]).logits, dim=-1)[0, self.label]
         return log_prob.exp() if self.spec["form"] == "prob" else log_prob
@@ -72,14 +90,6 @@ class VJepa:
 
     # ---- Windows of the video ----
 
-    def seam(self, s):
-        """The first frame of segment s >= 1 among those that are kept."""
-        segments = self.cfg["video.segments"]
-        if self.length % segments == 0:
-            return s * (self.length // segments)
-        each = (self.length + segments - 1) // segments
-        return each + (s - 1) * (each - 1)
-
     def windows(self):
         """Frames of every clip (windows, clip), and for `segmented` where the newer segment begins in each."""
         kind, last, segments = self.cfg["vjepa.windows"], self.length - self.clip, self.cfg["video.segments"]
@@ -90,8 +100,8 @@ class VJepa:
         elif segments == 1:
             starts = [last // 2]
         else:
-            starts = [min(max(self.seam(s) - self.clip // 2, 0), last) for s in range(1, segments)]
-        first = self.seam(1) - starts[0] if self.cfg["vjepa.gradient"] == "segmented" else 0
+            starts = [min(max(seam(self.length, segments, s) - self.clip // 2, 0), last) for s in range(1, segments)]
+        first = seam(self.length, segments, 1) - starts[0] if self.cfg["vjepa.gradient"] == "segmented" else 0
         return torch.tensor(starts)[:, None] + torch.arange(self.clip), first
 
     # ---- Masks ----
@@ -132,7 +142,7 @@ class VJepa:
 
     # ---- The loss ----
 
-    def __call__(self, frames, sample):
+    def __call__(self, frames, pictures, sample):
         option, first = self.cfg["vjepa.gradient"], self.first_frame
         pixels = enter(frames, self.spec, *self.image)
         clips = pixels[self.index].transpose(1, 2)              # (windows, 3, clip, H, W)
@@ -154,14 +164,15 @@ class Reward:
         drop = cfg["video.seam"] == "drop_first"
         self.kept = [f for f in range(segments * scored) if not (drop and f and f % scored == 0)]
         self.all, self.specs = segments * scored, cfg["reward"]
-        make = {"videomae": lambda spec: VideoMae(spec, len(self.kept)), "vjepa": lambda spec: VJepa(cfg, spec, len(self.kept))}
+        make = {"videomae": lambda spec: VideoMae(spec, len(self.kept)), "vjepa": lambda spec: VJepa(cfg, spec, len(self.kept)),
+                "first_frame": lambda spec: FirstFrame(cfg, len(self.kept))}
         for spec in self.specs:
             if spec["model"] not in make:
-                raise SystemExit(f"reward {spec['model']}: only {' and '.join(make)} are here")
+                raise SystemExit(f"reward {spec['model']}: only {', '.join(make)} are here")
         self.terms = [make[spec["model"]](spec) for spec in self.specs]
         self.names = [f"{spec['model']}.{i}" for i, spec in enumerate(self.specs)]
 
-    def __call__(self, frames, sample):
+    def __call__(self, frames, pictures, sample):
         frames = frames if len(self.kept) == self.all else frames[self.kept]
-        terms = [term(frames, sample) for term in self.terms]
+        terms = [term(frames, pictures, sample) for term in self.terms]
         return sum(spec["weight"] * x for spec, x in zip(self.specs, terms)), terms

@@ -327,7 +327,7 @@ class Trainer:
         segments, ahead = range(cfg["video.segments"]), cfg["video.handover"] == "sampler"
         old = max(0, update - cfg["optim.lag"])
         windows = [self.window.place(sample, s) for s in segments]
-        image, starts, clean, frames = self.image(sample), [], [], []
+        image, pictures, starts, clean, frames = self.image(sample), [], [], [], []
 
         def finish(s):
             """The window and what follows, with the newest adapter; then the frames that are scored."""
@@ -339,6 +339,7 @@ class Trainer:
 
         for s in segments:
             m.adapter.use(update, old)
+            pictures.append(image)
             starts.append(self.begin(image, sample, s, windows[s]))
             if ahead and s + 1 < len(segments):
                 with torch.no_grad():
@@ -351,7 +352,7 @@ class Trainer:
         for s in segments if ahead else ():
             finish(s)
         video = torch.cat(frames) if len(frames) > 1 else frames[0]
-        total, terms = self.reward(video, sample)
+        total, terms = self.reward(video, torch.cat(pictures), sample)
         found = torch.autograd.grad(total, m.adapter.parameters + clean, allow_unused=True)
         found = [torch.zeros_like(p) if g is None else g for g, p in zip(found, m.adapter.parameters + clean)]
         gradient, cotangent = found[:len(m.adapter.parameters)], found[len(m.adapter.parameters):]

@@ -17,6 +17,7 @@
 #include "common/proc/conductor.h"
 #include "common/proc/stage.h"
 #include "common/stages/denoiser.h"
+#include "common/stages/scoring.h"
 #include "common/tensor/grad.h"
 #include "common/tensor/optim.h"
 #include "decoder/decoder.h"
@@ -284,18 +285,14 @@ static Tensor *decoded(Mono *m, Tensor *x) {
 }
 
 static Err build_reward(Mono *m, Tensor *frames) {
-    const ConfigReward *c = &m->r->cfg->reward[0];
-    bool vjepa = c->model == CONFIG_REWARD_VJEPA;
-    RewardSpec spec = {.model = vjepa ? REWARD_VJEPA : REWARD_VIDEOMAE,
-                       .path = c->path,
-                       .weight = c->weight,
-                       .form = vjepa ? REWARD_SCORE : REWARD_LOG_PROB,
-                       .label = c->label,
-                       .antialias = c->antialias};
-    RewardVideo video = {
-        .frames = frames->shape.dim[1], .segments = m->r->cfg->segments, .gradient = VJEPA_FULL};
-    TRY(reward_open(&m->rewards, &spec, 1, &video));
-    return reward_build(m->rewards, m->g, frames, false, &m->out);
+    const Config *cfg = m->r->cfg;
+    Tensor *picture[SEGMENTS_MAX];
+    for (uint32_t s = 0; s < cfg->segments; s++)
+        picture[s] = constant(m, "picture", SHAPE(1, 1, cfg->height, cfg->width, 3),
+                              section(m->r, SECTION_PIXELS, s));
+    Tensor *pictures = op_concat(m->g, 1, (int)cfg->segments, picture);
+    TRY(scoring_open(&m->rewards, cfg, frames->shape.dim[1] / cfg->segments));
+    return reward_build(m->rewards, m->g, frames, pictures, false, &m->out);
 }
 
 static Err build(Mono *m, bool with_gradient) {
@@ -505,6 +502,7 @@ static void check(const char *const *words) {
 #define DETACH "window.detach_input=true"
 #define GUIDED "guidance.max=3"
 #define VJEPA "reward.0.model=vjepa", "reward.0.path=tests/data/tiny-vjepa", "reward.0.form=score"
+#define FIRST_FRAME "reward.1.model=first_frame", "reward.1.form=score", "reward.1.weight=20"
 
 static const char *const setting[][8] = {
     {"window.at=last", K1},
@@ -524,6 +522,7 @@ static const char *const setting[][8] = {
     {GAIN, K1, "decode.chunk=1"},
     {GAIN, K1, "decode.grad_frames=alt", "video.frames=4"},
     {GAIN, K1, VJEPA, "vjepa.gradient=full"},
+    {GAIN, K1, FIRST_FRAME},
 };
 
 static void check_all(const char *segments) {

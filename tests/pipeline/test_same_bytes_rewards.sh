@@ -7,6 +7,7 @@ world vjepa video.segments=2 reward.0.model=vjepa reward.0.path=tests/data/tiny-
 world aesthetic reward.0.model=aesthetic reward.0.path=tests/data/tiny-aesthetic/clip \
     reward.0.head=tests/data/tiny-aesthetic/head reward.0.form=score
 world sum reward.1.model=vjepa reward.1.path=tests/data/tiny-vjepa reward.1.form=score reward.1.weight=0.5 vjepa.masks=fixed
+world picture video.segments=2 reward.1.model=first_frame reward.1.form=score reward.1.weight=20
 world frames decode.grad_frames="window 2" video.segments=2
 world alternate decode.grad_frames=alt
 world chunks decode.chunk=2

@@ -217,6 +217,13 @@ TEST(what_keys_mean_together) {
     CHECK_ERR(
         load("model: m\ndata.images: [a]\nreward: [{model: aesthetic, path: p, form: score}]\n"),
         ERR_USAGE, "reward.0.head is missing");
+    CHECK_OK(load("model: m\ndata.images: [a]\nreward: [{model: first_frame, form: score}]\n"));
+    CHECK_ERR(
+        load("model: m\ndata.images: [a]\nreward: [{model: first_frame, path: p, form: score}]\n"),
+        ERR_USAGE, "first_frame reads no model");
+    CHECK_ERR(load("model: m\ndata.images: [a]\ndecode.grad_frames: window 2\n"
+                   "reward: [{model: first_frame, form: score}]\n"),
+              ERR_USAGE, "may leave out the frame");
 }
 
 TEST(text_is_unicode) {

@@ -25,12 +25,15 @@ static const RewardSpec VJEPA = {.model = REWARD_VJEPA,
                                  .form = REWARD_SCORE,
                                  .antialias = true};
 
+static const RewardSpec FIRST_FRAME = {
+    .model = REWARD_FIRST_FRAME, .weight = 70, .form = REWARD_SCORE};
+
 typedef struct Scored {
     Rewards *r;
     Graph *g;
     Backend *be;
     Plan *plan;
-    Tensor *frames;
+    Tensor *frames, *pictures;
     RewardGraph out;
 } Scored;
 
@@ -39,7 +42,10 @@ static Err score_open(Scored *s, const char *backend, const RewardSpec *spec, in
     *s = (Scored){.g = graph_new()};
     TRY(reward_open(&s->r, spec, cnt, &video));
     s->frames = graph_input(s->g, "frames", DTYPE_F32, SHAPE(1, video.frames, SIDE, SIDE, 3));
-    TRY(reward_build(s->r, s->g, s->frames, false, &s->out));
+    if (reward_wants_pictures(s->r))
+        s->pictures =
+            graph_input(s->g, "pictures", DTYPE_F32, SHAPE(1, video.segments, SIDE, SIDE, 3));
+    TRY(reward_build(s->r, s->g, s->frames, s->pictures, false, &s->out));
     graph_output(s->g, &s->out.total, "R");
     graph_output(s->g, &s->out.d_frames, "d");
     for (int i = 0; i < cnt; i++) graph_output(s->g, &s->out.term[i], "term");
@@ -58,6 +64,7 @@ static void score_close(Scored *s) {
 // In (-1, 1), away from the corners of the clamp.
 static double pixel(int i) { return 0.9 * sin(0.37 * i + 0.011 * (i % 61) * (i % 13)); }
 static double direction(int i) { return cos(1.7 * i); }
+static double picture(int i) { return 0.5 + 0.5 * sin(0.23 * i); } // in [0, 1]
 
 // R along the direction, in double: `ref` stores F32 as double.
 static double value_at(Scored *s, double step) {
@@ -70,6 +77,8 @@ static double value_at(Scored *s, double step) {
 static void check_slope(const RewardSpec *spec, int cnt, RewardVideo video) {
     Scored s;
     CHECK_OK(score_open(&s, "ref", spec, cnt, video));
+    double *p = s.pictures ? plan_data(s.plan, s.pictures) : NULL;
+    for (int i = 0; p && i < video.segments * SIDE * SIDE * 3; i++) p[i] = picture(i);
     double h = 1e-5, slope = (value_at(&s, h) - value_at(&s, -h)) / (2 * h), got = 0,
            total = value_at(&s, 0), sum = 0;
     const double *d = plan_data(s.plan, s.out.d_frames);
@@ -93,6 +102,48 @@ TEST(slope_of_vjepa) { // only `full` is the derivative of the value
         &VJEPA, 1,
         (RewardVideo){
             .frames = FRAMES, .segments = 1, .windows = REWARD_LINSPACE, .gradient = VJEPA_FULL});
+}
+
+TEST(slope_of_the_first_frames) {
+    RewardVideo video = {.frames = FRAMES, .segments = 2};
+    check_slope((RewardSpec[]){FIRST_FRAME, VIDEOMAE}, 2, video);
+    video.segments = 1;
+    check_slope(&FIRST_FRAME, 1, video);
+    video.unit = true;
+    check_slope(&FIRST_FRAME, 1, video);
+}
+
+// Against a loop: which frames count, and that nothing is clamped.
+static void check_first_frames(int64_t segments, int64_t frames, int cnt, const int *first) {
+    enum { EACH = SIDE * SIDE * 3 };
+    Scored s;
+    RewardVideo video = {.frames = frames, .segments = segments};
+    CHECK_OK(score_open(&s, "ref", &FIRST_FRAME, 1, video));
+    double *x = plan_data(s.plan, s.frames), *p = plan_data(s.plan, s.pictures), mse = 0;
+    for (int i = 0; i < frames * EACH; i++) x[i] = 1.5 * pixel(i);
+    for (int i = 0; i < segments * EACH; i++) p[i] = picture(i);
+    CHECK_OK(plan_run(s.plan));
+    const double *d = plan_data(s.plan, s.out.d_frames);
+    for (int k = 0; k < cnt; k++)
+        for (int i = 0; i < EACH; i++) {
+            double off = 0.5 * x[first[k] * EACH + i] + 0.5 - p[k * EACH + i];
+            mse += off * off / EACH / cnt;
+            CHECK_NEAR(d[first[k] * EACH + i], -FIRST_FRAME.weight * off / EACH / cnt, 1e-12);
+        }
+    CHECK_NEAR(*(double *)plan_data(s.plan, s.out.term[0]), -mse, 1e-12);
+    for (int i = 0; i < frames * EACH; i++) {
+        bool counts = false;
+        for (int k = 0; k < cnt; k++) counts |= i / EACH == first[k];
+        if (!counts) CHECK_NEAR(d[i], 0, 0);
+    }
+    score_close(&s);
+}
+
+TEST(first_frames_of_segments) {
+    check_first_frames(1, 8, 1, (int[]){0});
+    check_first_frames(2, 8, 2, (int[]){0, 4});
+    check_first_frames(3, 9, 3, (int[]){0, 3, 6});
+    check_first_frames(2, 7, 1, (int[]){0}); // the repeated frame is not scored
 }
 
 TEST(forms) {
@@ -182,6 +233,21 @@ TEST(refused) {
                   ERR_USAGE, "needs a video of at least 3 frames, this one has 1");
         score_close(&s);
     }
+    spec = FIRST_FRAME;
+    spec.form = REWARD_ABS_TARGET;
+    CHECK_ERR(reward_open(&r, &spec, 1, &video), ERR_USAGE, "score for vjepa and first_frame");
+    CHECK_OK(reward_open(&r, &FIRST_FRAME, 1, &video));
+    {
+        Graph *g = graph_new();
+        RewardGraph out;
+        Tensor *frames = graph_input(g, "frames", DTYPE_F32, SHAPE(1, FRAMES, SIDE, SIDE, 3)),
+               *small = graph_input(g, "small", DTYPE_F32, SHAPE(1, 1, SIDE, SIDE / 2, 3));
+        CHECK_ERR(reward_build(r, g, frames, NULL, false, &out), ERR_USAGE, "without the pictures");
+        CHECK_ERR(reward_build(r, g, frames, small, false, &out), ERR_SHAPE,
+                  "pictures are (1, 1, 20, 10, 3), want (1, 1, 20, 20, 3)");
+        graph_free(g);
+    }
+    reward_close(r);
     video.segments = 3;
     CHECK_ERR(reward_open(&r, &VIDEOMAE, 1, &video), ERR_USAGE,
               "8 frames are not 3 equal segments");
