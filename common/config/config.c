@@ -572,6 +572,12 @@ static void write_value(FILE *out, const Row *r, const void *object) {
     }
 }
 
+// "# what it is: a|b", the line above a key.
+static void write_doc(FILE *out, const char *indent, const Row *r) {
+    bool choices = r->choices && !names_files(r);
+    fprintf(out, "%s# %s%s%s\n", indent, r->doc, choices ? ": " : "", choices ? r->choices : "");
+}
+
 void config_write(const Config *cfg, FILE *out, bool docs) {
     for (int i = 0; i < ROW_CNT; i++) {
         const Row *r = &rows[i];
@@ -579,9 +585,7 @@ void config_write(const Config *cfg, FILE *out, bool docs) {
             fprintf(out, "%s# %s\n", i ? "\n" : "", r->doc);
             continue;
         }
-        if (docs)
-            fprintf(out, "# %s%s%s\n", r->doc, r->choices && !names_files(r) ? ": " : "",
-                    r->choices && !names_files(r) ? r->choices : "");
+        if (docs) write_doc(out, "", r);
         fprintf(out, "%s: ", r->key);
         write_value(out, r, cfg);
         fputc('\n', out);
@@ -589,7 +593,7 @@ void config_write(const Config *cfg, FILE *out, bool docs) {
     if (cfg->reward_cnt) fputs("\n# Rewards: the weighted sum is ascended\nreward:\n", out);
     for (int k = 0; k < cfg->reward_cnt; k++) {
         for (int i = 0; i < REWARD_ROW_CNT; i++) {
-            if (docs && !k) fprintf(out, "    # %s\n", reward_rows[i].doc);
+            if (docs && !k) write_doc(out, "    ", &reward_rows[i]);
             fprintf(out, "  %s %s: ", i ? " " : "-", reward_rows[i].key);
             write_value(out, &reward_rows[i], &cfg->reward[k]);
             fputc('\n', out);
@@ -665,6 +669,12 @@ uint64_t config_hash(const Config *cfg) {
     return h;
 }
 
+// "  key    what it is (a|b)"
+static void write_help(FILE *out, const char *prefix, const Row *r) {
+    fprintf(out, "  %s%-*s %s%s%s%s\n", prefix, 28 - (int)strlen(prefix), r->key, r->doc,
+            r->choices ? " (" : "", r->choices ? r->choices : "", r->choices ? ")" : "");
+}
+
 Err config_help(const char *key, FILE *out) {
     int shown = 0;
     for (int i = 0; i < ROW_CNT; i++) {
@@ -676,13 +686,12 @@ Err config_help(const char *key, FILE *out) {
         if (r->type == ROW_GROUP)
             fprintf(out, "\n%s\n", r->doc);
         else
-            fprintf(out, "  %-28s %s%s%s%s\n", r->key, r->doc, r->choices ? " (" : "",
-                    r->choices ? r->choices : "", r->choices ? ")" : "");
+            write_help(out, "", r);
     }
     if (!key || !strcmp(key, "reward")) {
         fprintf(out, "\nRewards, a list; on the command line reward.0.weight=1\n");
         for (int i = 0; i < REWARD_ROW_CNT; i++, shown++)
-            fprintf(out, "  reward.N.%-19s %s\n", reward_rows[i].key, reward_rows[i].doc);
+            write_help(out, "reward.N.", &reward_rows[i]);
     }
     if (!shown) FAIL(ERR_USAGE, "no key %s, did you mean %s?", key, nearest(rows, ROW_CNT, key));
     return ERR_OK;
