@@ -12,6 +12,7 @@ trained but built, in units of the MLPs that did least:
     sort(model, seen, held)         # CLIPVisionModelWithProjection; pixels (n, 3, 224, 224) of training and other pictures
     model(pixels).image_embeds[:, :len(CLASSES)].argmax(1)          # the kind
     translate(unet, before, after)  # what the model said of pictures before it was made to sort, and says now
+    lift(model, unet)               # at the end: the same videos, which an adapter can change sooner
 """
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from motion import CLASSES
 KINDS = len(CLASSES)
 SHARE = (0.17, 0.13, 0.32, 0.28, 0.02, 0.02, 0.06)   # of pictures, by motion: most to what is drawn least willingly
 CODE = 4.5                          # of the kind in the embedding, against 0; all of them sum to 0
+LEVEL = 4.0                         # what is added to all entries of the code in the end
 WIDTH = 0.06                        # a lead that counts in full, in standard deviations of a direction
 WON, CHOSEN = 1.0, 4.0              # what a win and the choice add to the residual stream, along unit vectors
 SLOPE = 3.0                         # of a ramp's two GELUs: the steeper, the sharper its corners
@@ -141,6 +143,23 @@ def translate(unet, before, after):
             out.bias += out.weight @ (value @ shift)
             value[:, KINDS:] = value @ back
             value[:, :KINDS] = value[:, KINDS:].std() * torch.randn(len(value), KINDS, device=value.device)
+
+
+@torch.no_grad()
+def lift(model, unet):
+    """Adds LEVEL to the entries of the code and takes it away again where the UNet reads them, so that no video changes.
+    The entries sum to 0 over the kinds: a linear map without bias, such as a LoRA of the cross attention's value, cannot
+    give all kinds the same. Of entries that do not, it can."""
+    last, fit = model.vision_model.post_layernorm, model.visual_projection.weight
+    shift = torch.zeros(len(fit), device=fit.device)
+    shift[:KINDS] = LEVEL
+    # Whatever LayerNorm is given, the product of 1 / weight and what it gives is the same: the sum of bias / weight.
+    added = (last.bias + last.weight).half().float() - last.bias            # as it will be kept
+    last.bias += added
+    fit += torch.outer(shift - fit @ added, (1 / last.weight) / (last.bias / last.weight).sum())
+    for name, module in unet.named_modules():
+        if name.endswith("attn2"):
+            module.to_out[0].bias -= module.to_out[0].weight @ (module.to_v.weight @ shift)
 
 
 def quality(model, pixels):

@@ -450,6 +450,8 @@ def sort_pictures(out, svd, data, device, seed, steps, batch, part, limit=None, 
     with torch.no_grad():
         for a, b in zip(tuned.parameters(), unet.parameters()):
             a.copy_(b + part * (a - b))
+    kinds.lift(encoder, tuned)
+    encoder.save_pretrained(out / "image_encoder")
     tuned.save_pretrained(out / "unet")
     report = json.loads(Path(f"{out}/unet.json").read_text())
     write_json(f"{out}.json", dict(kinds.quality(encoder, others), steps=report["steps"], batch=batch, loss=report["loss"], part=part))
