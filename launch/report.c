@@ -25,28 +25,37 @@ static const char *last_part(const char *path) {
     return slash && slash[1] ? slash + 1 : path;
 }
 
-static const char *term_text(ReportPage *p, const ConfigReward *r) {
-    static const char *const name[] = {"VideoMAE", "V-JEPA", "the LAION aesthetic score",
-                                       "minus the first frame’s squared error"};
+// What a term is about and the size of its weight. *minus: it counts against the reward.
+static const char *term_text(ReportPage *p, const ConfigReward *r, bool *minus) {
+    static const char *const name[] = {[CONFIG_REWARD_VIDEOMAE] = "VideoMAE",
+                                       [CONFIG_REWARD_VJEPA] = "V-JEPA’s prediction loss",
+                                       [CONFIG_REWARD_AESTHETIC] = "the LAION aesthetic score",
+                                       [CONFIG_REWARD_FIRST_FRAME] =
+                                           "the first frame’s squared error"};
     Arena *a = &p->arena;
     const char *text = name[r->model];
+    bool loss = r->model == CONFIG_REWARD_VJEPA || r->model == CONFIG_REWARD_FIRST_FRAME ||
+                r->form == CONFIG_FORM_ABS_TARGET;
+    double weight = fabs(r->weight);
+    *minus = loss != (r->weight < 0);
     if (r->form == CONFIG_FORM_LOG_PROB)
         text = arena_printf(a, "%s’s log p(“%s”)", text, r->label);
     else if (r->form == CONFIG_FORM_PROB)
         text = arena_printf(a, "%s’s p(“%s”)", text, r->label);
     else if (r->form == CONFIG_FORM_ABS_TARGET)
-        text = arena_printf(a, "−%s·|%s − %s|", REAL(r->scale), text, REAL(r->target));
-    else if (r->model == CONFIG_REWARD_VJEPA)
-        text = arena_printf(a, "minus %s’s prediction loss", text);
-    return r->weight == 1 ? text : arena_printf(a, "%s × %s", html_real(a, r->weight, 2), text);
+        text = arena_printf(a, "%s·|%s − %s|", REAL(r->scale), text, REAL(r->target));
+    return weight == 1 ? text : arena_printf(a, "%g × %s", weight, text);
 }
 
 static const char *reward_text(ReportPage *p) {
     const Config *cfg = p->d->config;
     const char *text = "";
-    for (int i = 0; i < cfg->reward_cnt; i++)
-        text =
-            arena_printf(&p->arena, "%s%s%s", text, i ? " + " : "", term_text(p, &cfg->reward[i]));
+    for (int i = 0; i < cfg->reward_cnt; i++) {
+        bool minus;
+        const char *term = term_text(p, &cfg->reward[i], &minus);
+        const char *sign = i ? minus ? " − " : " + " : minus ? "minus " : "";
+        text = arena_printf(&p->arena, "%s%s%s", text, sign, term);
+    }
     return text;
 }
 
@@ -105,8 +114,12 @@ static void add_facts(ReportPage *p) {
         html_printf(out, ", %lld segments one after the other", (long long)cfg->segments);
     html_printf(out, ", %lld denoising steps</dd>\n", (long long)cfg->steps);
     html_printf(out,
-                "<dt>adapter</dt><dd>LoRA of rank %lld, α %g, learning rate %g, seed %lld</dd>\n",
-                (long long)cfg->lora_rank, cfg->lora_alpha, cfg->lr, (long long)cfg->seed);
+                "<dt>adapter</dt><dd>LoRA of rank %lld, α %g, learning rate %g%s, seed %lld</dd>\n",
+                (long long)cfg->lora_rank, cfg->lora_alpha, cfg->lr,
+                cfg->half_life ? arena_printf(&p->arena, ", halved every %lld updates",
+                                              (long long)cfg->half_life)
+                               : "",
+                (long long)cfg->seed);
     if (d->timing.cnt)
         html_printf(out, "<dt>time</dt><dd>%s, %s s per update</dd>\n",
                     duration(p, d->timing.seconds),

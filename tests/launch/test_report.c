@@ -421,6 +421,16 @@ TEST(a_mix_shows_its_terms_and_a_moving_window_moves) {
     SAYS("data-name=\"gain\"");
 }
 
+TEST(a_loss_counts_against_the_reward) {
+    new_run("reward: [{model: vjepa, path: p, form: score}, {model: first_frame, form: score, "
+            "weight: 20}, {model: videomae, path: p, class: drift, weight: -2}, {model: aesthetic, "
+            "path: p, head: h, form: abs_target, weight: -1}]\noptim: {lr: 0.01, half_life: 30}\n");
+    make_page();
+    SAYS("<b>minus V-JEPA’s prediction loss − 20 × the first frame’s squared error − 2 × "
+         "VideoMAE’s log p(“drift”) + 0.100·|the LAION aesthetic score − 10.0|</b>");
+    SAYS("learning rate 0.01, halved every 30 updates, seed");
+}
+
 // Two processes, four updates of one second: the sampler works half of each second, the learner all of it.
 static void put_spans(void) {
     char magic[16] = "VADspans 1\n";

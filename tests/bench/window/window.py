@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where should the window of steps that carry gradient lie? The demo, at equal updates, each choice at its best rate.
 
-  window.py WORK [--vader ./vader] [--conf launch/conf/demo.yaml] [--updates 30] [--seeds 3] [--rates 1e-3 3e-3 1e-2]
+  window.py WORK [--vader ./vader] [--conf launch/conf/demo.yaml] [--updates 60] [--seeds 3] [--rates 3e-3 6e-3 1.2e-2]
 
 Every choice of window.at runs with seed 0 at every rate; the rate whose last third of updates has the highest mean reward is
 the choice's own, and runs with the other seeds. Writes WORK/window.json and WORK/window.svg (reward against update, a line
@@ -17,14 +17,14 @@ CHOICES = {  # name: words of the config
     "last step": ["window.at=last"],
     "early step": ["window.at=1"],
     "largest gain": ["window.at=gain"],
-    "random step": ["window.at=random", "window.range=[1,5]"],
+    "random, 2 or 3": ["window.at=random", "window.range=[2,3]"],
 }
 COLOURS = ["#c0392b", "#2c7fb8", "#31a354", "#756bb1"]
 SMOOTH = 5
 
 
 def rewards(options, name, words, seed, rate):
-    run = Path(options.work, f"{name.replace(' ', '-')}.{rate:g}.{seed}")
+    run = Path(options.work, f"{name.replace(',', '').replace(' ', '-')}.{rate:g}.{seed}")
     metrics = run / "metrics.jsonl"
     lines = metrics.read_text().splitlines() if metrics.exists() else []
     if len(lines) < options.updates:
@@ -76,7 +76,7 @@ def draw(found, updates):
            '<rect width="720" height="360" fill="white"/>']
     for v in range(0, int(low) - 1, -1):
         out.append(f'<path d="M{left} {y(v):.1f}H{right}" stroke="#ddd"/><text x="{left - 8}" y="{y(v) + 4:.1f}" text-anchor="end">{v}</text>')
-    for i in range(0, updates, 5):
+    for i in range(0, updates, 10):
         out.append(f'<text x="{x(i):.1f}" y="{bottom + 18}" text-anchor="middle">{i}</text>')
     out.append(f'<text x="{(left + right) / 2}" y="{bottom + 36}" text-anchor="middle">update</text>')
     out.append(f'<text x="{right}" y="{bottom - 8}" text-anchor="end">mean reward of an update (running mean of {SMOOTH}); band: lowest to highest seed</text>')
@@ -96,9 +96,9 @@ def main():
     parser.add_argument("work")
     parser.add_argument("--vader", default="./vader")
     parser.add_argument("--conf", default="launch/conf/demo.yaml")
-    parser.add_argument("--updates", type=int, default=30)
+    parser.add_argument("--updates", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 6e-3, 1.2e-2])
     options = parser.parse_args()
     Path(options.work).mkdir(parents=True, exist_ok=True)
     found = measure(options)
