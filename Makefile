@@ -144,7 +144,7 @@ bench-torch: all## the tiny denoiser against PyTorch in the same run (downloads 
 bench-demo-torch: all## DEMO against the same run in PyTorch: numbers, time, memory (downloads PyTorch into build/)
 	VADER=$(B)/vader tests/oracle/compare_torch.sh $(DEMO)
 
-bench-window: all## the demo with its window at four places: reward at equal updates (fifty minutes)
+bench-window: all## the demo with its window at four places: reward at equal updates (three quarters of an hour)
 	tests/bench/window/window.py $(BUILD)/window --vader $(B)/vader
 
 lint: all## what the compiler does not check: folders, names, format

@@ -32,7 +32,11 @@ run train launch/conf/demo.yaml run="$TMPDIR/demo" $one --inline
 run train launch/conf/demo-long.yaml run="$TMPDIR/long" $one video.handover=learner --inline
 run eval "$TMPDIR/demo" eval.images="[$PWD/$demo/photos/held-out/citrus.png]" eval.real="[$PWD/$demo/clips/citrus.mp4]" eval.seeds=1
 if [ "${MODE:-}" != tsan ]; then
-    psnr=$(grep -o '"base": {[^}]*' "$TMPDIR/demo/eval.json" | grep -o '"first_frame_psnr": [0-9.]*' | head -n 1 | cut -d' ' -f2)
+    sample() { grep -o '"base": {"reward"[^}]*' "$TMPDIR/demo/eval.json" | grep -o "\"$1\": [-0-9.]*" | cut -d' ' -f2; }
+    psnr=$(sample first_frame_psnr)
     awk -v x="${psnr:-0}" 'BEGIN { exit !(x > 16) }' || fail "the first frame is its picture at $psnr dB, want 16"
+    # The reward for it is the same error, but for colours outside of [0, 1].
+    awk -v x="$psnr" -v r="$(sample first_frame.1)" 'BEGIN { d = x + 10 * log(-r) / log(10); exit !(d > -0.01 && d < 0.5) }' ||
+        fail "the first frame is its picture at $psnr dB, but its reward is $(sample first_frame.1)"
 fi
 run report "$TMPDIR/demo"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where should the window of steps that carry gradient lie? The demo, at equal updates, each choice at its best rate.
 
-  window.py WORK [--vader ./vader] [--conf launch/conf/demo.yaml] [--updates 60] [--seeds 3] [--rates 3e-3 6e-3 1.2e-2]
+  window.py WORK [--vader ./vader] [--conf launch/conf/demo.yaml] [--updates 50] [--seeds 3] [--rates 3e-3 6e-3 1.2e-2]
 
 Every choice of window.at runs with seed 0 at every rate; the rate whose last third of updates has the highest mean reward is
 the choice's own, and runs with the other seeds. Writes WORK/window.json and WORK/window.svg (reward against update, a line
@@ -96,7 +96,7 @@ def main():
     parser.add_argument("work")
     parser.add_argument("--vader", default="./vader")
     parser.add_argument("--conf", default="launch/conf/demo.yaml")
-    parser.add_argument("--updates", type=int, default=60)
+    parser.add_argument("--updates", type=int, default=50)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 6e-3, 1.2e-2])
     options = parser.parse_args()
