@@ -18,10 +18,10 @@
 //   vjepa      -L, averaged over windows of the video and both mask generators; windows over L frames:
 //              seam: one around the first frame of each segment but the first (of the middle, if there is
 //              one segment); linspace: one of frames round(j (L-1)/(F-1)); slide(n): every n frames
-//   first_frame -mean((first frame - picture)^2), values in [0, 1], over the first frames of the segments: minus
-//              that of each segment is 10^(-PSNR/10). With a classifier it keeps light, colours and texture where
-//              the picture has them while the motion is learned. Without the clamp: a colour that has left [0, 1]
-//              is called back, too. A repeated frame that is not scored does not count.
+//   first_frame -mean((first frame - picture)^2) of values in [0, 1], over the first frames of all segments; of one
+//              segment it is -10^(-PSNR/10). Beside a classifier it keeps light, colours and texture where the
+//              picture has them while the motion is learned. Nothing is clamped: a colour that has left [0, 1] is
+//              called back, too. A repeated frame that is not scored does not count.
 #ifndef COMMON_MODEL_REWARD_H
 #define COMMON_MODEL_REWARD_H
 
