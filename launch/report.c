@@ -49,12 +49,12 @@ static const char *term_text(ReportPage *p, const ConfigReward *r, bool *minus) 
 
 static const char *reward_text(ReportPage *p) {
     const Config *cfg = p->d->config;
+    static const char *const first[] = {"", "minus "}, *const later[] = {" + ", " − "};
     const char *text = "";
     for (int i = 0; i < cfg->reward_cnt; i++) {
         bool minus;
         const char *term = term_text(p, &cfg->reward[i], &minus);
-        const char *sign = i ? minus ? " − " : " + " : minus ? "minus " : "";
-        text = arena_printf(&p->arena, "%s%s%s", text, sign, term);
+        text = arena_printf(&p->arena, "%s%s%s", text, (i ? later : first)[minus], term);
     }
     return text;
 }

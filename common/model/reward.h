@@ -7,10 +7,10 @@
 //     Rewards *r;
 //     TRY(reward_open(&r, spec, spec_cnt, &video));
 //     RewardGraph out;
-//     TRY(reward_build(r, g, frames, NULL, true, &out)); // frames (1, L, H, W, 3); appends the gradient too
+//     TRY(reward_build(r, g, frames, pictures, true, &out)); // frames (1, L, H, W, 3); appends the gradient too
 //     ... plan_new ...
-//     TRY(reward_draw(r, plan, key));                  // per sample: V-JEPA's masks
-//     TRY(plan_run(plan));                              // out.total, out.term[i], out.d_frames
+//     TRY(reward_draw(r, plan, key));                        // per sample: V-JEPA's masks
+//     TRY(plan_run(plan));                                   // out.total, out.term[i], out.d_frames
 //
 // Terms, each of shape (1) before its weight:
 //   videomae   log p or p of a class, p = softmax(logits); all frames, less those that do not fill a tubelet
@@ -89,12 +89,13 @@ typedef struct RewardClasses {
 } RewardClasses;
 RewardClasses reward_classes(const Rewards *r, int term);
 
-// Does a term compare with the pictures that the segments begin with?
+// Does a term (first_frame) compare with the pictures that the segments begin with?
 bool reward_wants_pictures(const Rewards *r);
 
-// Appends everything to g; the tensors of *out are not marked as outputs. frames (1, L, H, W, 3). Checks that
-// no weight is left over. pictures (1, S, H, W, 3) in [0, 1], a constant: what each segment was conditioned on; NULL
-// when none are wanted. recompute: block by block.
+// Appends everything to g; the tensors of *out belong to it and are not marked as outputs. frames (1, L, H, W, 3).
+// pictures (1, S, H, W, 3) in [0, 1]: what each of the S segments was conditioned on; they get no gradient; NULL is
+// fine when none are wanted. recompute: block by block. Frames or pictures of another shape are ERR_SHAPE; a video too
+// short for a model, or pictures that are wanted and missing, ERR_USAGE; a weight that is left over, ERR_FORMAT.
 Err reward_build(Rewards *r, Graph *g, Tensor *frames, Tensor *pictures, bool recompute,
                  RewardGraph *out);
 

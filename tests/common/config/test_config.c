@@ -226,6 +226,19 @@ TEST(what_keys_mean_together) {
               ERR_USAGE, "may leave out the frame");
 }
 
+// Metrics and evaluations are named as the file names the models.
+TEST(names_of_rewards) {
+    static const char *const name[] = {"videomae", "vjepa", "aesthetic", "first_frame"};
+    CHECK_OK(load("model: m\ndata.images: [a]\nreward:\n"
+                  "  - {model: videomae, path: p, class: a}\n"
+                  "  - {model: vjepa, path: p, form: score}\n"
+                  "  - {model: aesthetic, path: p, head: h, form: score}\n"
+                  "  - {model: first_frame, form: score}\n"));
+    CHECK_EQ(cfg->reward_cnt, 4);
+    for (int i = 0; i < cfg->reward_cnt; i++)
+        CHECK_STR(config_reward_name(&cfg->reward[i]), name[i]);
+}
+
 TEST(text_is_unicode) {
     CHECK_OK(set("model=m\xc3\xa4\xf0\x9f\x98\x80"));
     static const char *const bad[] = {"model=\xdf", "model=a\xc3", "model=\xc0\x80",
