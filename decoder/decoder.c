@@ -211,7 +211,9 @@ static Err open_models(Decoder *d, bool dry, FILE *table, StagePlan *sp) {
     TRY(setup_plan(&d->encode_plan, d->encode_graph, d->be, cfg, dry, "encoding an image", table));
     setup_note_plan(sp, d->encode_plan);
     sp->flops[STEP_ENCODE] = plan_memory(d->encode_plan)->flops;
+    setup_note_weights(sp, d->encode_graph);
     TRY(add_chunks(d, dry, table, sp));
+    if (cfg->reward_cnt) setup_note_weights(sp, d->pull[0][0].graph);
     TRY(params_finish(d->params));
     note_sizes(d, sp);
     size_t chunk = (size_t)whole_chunk(cfg), frame = (size_t)d->frame_cnt * sizeof(float),

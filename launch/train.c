@@ -70,7 +70,7 @@ typedef struct Training {
     Checkpoint checkpoint;
 } Training;
 
-// The numbers of a run belong to one set of settings and one way of computing.
+// The numbers of a run belong to one set of settings, one way of computing and one set of models.
 static Err check_same(const Training *t, const LedgerHead *found) {
     if (t->opt->accept_change) return ERR_OK;
     if (found->config_hash != t->start.ledger.config_hash)
@@ -81,7 +81,7 @@ static Err check_same(const Training *t, const LedgerHead *found) {
     if (strcmp(found->numerics, t->start.ledger.numerics))
         FAIL(
             ERR_USAGE,
-            "the numerics differ: the run was made with \"%s\", this is \"%s\"; --accept-change goes on anyway",
+            "the numerics or the models' weights differ: the run was made with \"%s\", this is \"%s\"; --accept-change goes on anyway",
             found->numerics, t->start.ledger.numerics);
     return ERR_OK;
 }

@@ -5,7 +5,7 @@
 #include "common/base/err.h"
 
 // argv[0] is the command's name. Options: --inline (all stages as function calls in one process, by vader-tool),
-// --fault SPEC (tests), --accept-change (resume with settings or numerics that change the bytes).
+// --fault SPEC (tests), --accept-change (resume with settings, numerics or models that change the bytes).
 Err train_main(int argc, char **argv);
 Err train_resume_main(int argc, char **argv);
 

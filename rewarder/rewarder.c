@@ -17,7 +17,7 @@ typedef struct Rewarder {
     RewardGraph out;
     Tensor *frames;    // (1, S * F', H, W, 3) as decoded
     Tensor *pictures;  // (1, S, H, W, 3) that the segments begin with; NULL: no reward wants them
-    int64_t frame_cnt; // values in it
+    int64_t frame_cnt; // values in frames
     int reward_cnt;
 } Rewarder;
 
@@ -57,6 +57,7 @@ static Err open_models(Rewarder *r, const Config *cfg, bool dry, FILE *table, St
     TRY(build(r, cfg));
     TRY(setup_plan(&r->plan, r->graph, r->be, cfg, dry, "rewards and their gradient", table));
     setup_note_plan(plan, r->plan);
+    setup_note_weights(plan, r->graph);
     setup_note_backend(plan, r->be, plan_memory(r->plan)->packed_bytes);
     plan->flops[STEP_SCORE] = plan_memory(r->plan)->flops;
     plan->section_bytes[SECTION_FRAMES] = plan->section_bytes[SECTION_GRAD_FRAMES] =

@@ -41,6 +41,7 @@ static Err open_models(Sampler *s, const Config *cfg, bool dry, FILE *table, Sta
     TRY(build_encoder(s, cfg));
     TRY(setup_plan(&s->plan, s->graph, s->denoiser->be, cfg, dry, "image encoder", table));
     setup_note_plan(plan, s->plan);
+    setup_note_weights(plan, s->graph);
     plan->memory[STAGE_MEMORY_PACKED] += plan_memory(s->plan)->packed_bytes;
     int64_t theta = lora_theta_count(s->denoiser->lora), latent = s->denoiser->latent_cnt;
     plan->memory[STAGE_MEMORY_BUFFERS] += (uint64_t)(latent + theta) * sizeof(float);

@@ -5,12 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 typedef struct Item {
     const char *key; // without the prefix
     const SafetensorsEntry *entry;
     bool used, finite;
-    float *wide; // F32 copy, NULL until needed
+    uint64_t hash; // of key, type, shape and bytes, once it is finite
+    float *wide;   // F32 copy, NULL until needed
 } Item;
 
 typedef struct Recorded {
@@ -157,6 +159,12 @@ static Shape entry_shape(const SafetensorsEntry *e) {
     return shape_make(e->rank < TENSOR_DIMS_MAX ? e->rank : TENSOR_DIMS_MAX, e->dim);
 }
 
+static uint64_t hash_of(const SafetensorsEntry *e, const char *key, size_t cnt) {
+    uint64_t hash = XXH3_64bits_withSeed(key, strlen(key), (XXH64_hash_t)e->dtype);
+    hash = XXH3_64bits_withSeed(e->dim, sizeof *e->dim * (size_t)e->rank, hash);
+    return XXH3_64bits_withSeed(e->data, cnt * dtype_bytes(e->dtype), hash);
+}
+
 // Finds the key, checks shape and values, marks it used.
 static Item *take(Params *p, Graph *g, const char *key, Shape stored) {
     char want[96], found[96];
@@ -178,7 +186,9 @@ static Item *take(Params *p, Graph *g, const char *key, Shape stored) {
                NULL;
     size_t cnt = (size_t)shape_count(stored);
     if (!it->finite && has_nonfinite(e, cnt)) return fail_nonfinite(g, e, cnt), NULL;
+    if (!it->finite) it->hash = hash_of(e, key, cnt);
     it->finite = it->used = true;
+    g->weights_hash = XXH3_64bits_withSeed(&it->hash, sizeof it->hash, g->weights_hash);
     return it;
 }
 

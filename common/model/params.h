@@ -12,7 +12,8 @@
 //
 // Matrices and kernels stay in the file (mapped, any float type) and are used as they lie there. Vectors
 // and scalars are widened to F32 once, as the engine wants them, and so are F64. NaN or Inf in a
-// weight is found when it is first asked for: ERR_NUMERIC with file and key.
+// weight is found when it is first asked for: ERR_NUMERIC with file and key. Its bytes are hashed in the same go
+// (XXH3) into the graph's weights_hash, by which a run knows its models again.
 #ifndef COMMON_MODEL_PARAMS_H
 #define COMMON_MODEL_PARAMS_H
 

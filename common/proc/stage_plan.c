@@ -1,6 +1,7 @@
 // stage_plan: one JSON object out, the same in.
 #include "common/proc/stage_plan.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,7 @@ void stage_plan_write(const StagePlan *p, FILE *out) {
     fprintf(out, "\"mapped_bytes\": %llu, \"threads\": %d, ", (unsigned long long)p->mapped_bytes,
             p->threads);
     write_text(out, "numerics", p->numerics);
+    fprintf(out, ", \"weights_hash\": \"%016" PRIx64 "\"", p->weights_hash);
     const BoardSpec *b = &p->board;
     fprintf(out, ", \"window\": [%d, %d], \"window_gain\": %.17g", p->window_at, p->window_steps,
             p->window_gain);
@@ -100,9 +102,11 @@ static Err read_object(StagePlan *p, Json *j) {
     }
     TRY(read_u64(j, "mapped_bytes", &p->mapped_bytes));
     TRY(json_want_int(j, "threads", &p->threads));
-    const char *numerics;
+    const char *numerics, *weights;
     TRY(json_want_str(j, "numerics", &numerics));
     snprintf(p->numerics, sizeof p->numerics, "%s", numerics);
+    TRY(json_want_str(j, "weights_hash", &weights));
+    p->weights_hash = strtoull(weights, NULL, 16);
     int rank = 0;
     Json *modules;
     int64_t window[2];
@@ -158,8 +162,9 @@ Err stage_plan_combine(const StagePlan plan[STAGE_CNT], const Config *cfg, Secti
     for (int s = 0; s < STAGE_CNT; s++) {
         TRY(merge(table, &plan[s], (StageKind)s));
         if (n < 512)
-            n += snprintf(numerics + n, (size_t)(512 - n), "%s%s: %s", s ? "; " : "",
-                          itinerary_stage_name((StageKind)s), plan[s].numerics);
+            n += snprintf(numerics + n, (size_t)(512 - n), "%s%s: %s weights %016" PRIx64,
+                          s ? "; " : "", itinerary_stage_name((StageKind)s), plan[s].numerics,
+                          plan[s].weights_hash);
     }
     section_layout(table);
     *board = plan[STAGE_LEARNER].board;

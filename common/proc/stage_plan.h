@@ -38,6 +38,7 @@ typedef struct StagePlan {
     double flops[STEP_CNT];              // of one step of each kind
     int threads;                         // of one process
     char numerics[256];                  // fingerprint: what decides the bits
+    uint64_t weights_hash;               // of its models
     int window_at, window_steps; // learner only: first step (-1: random per rollout) and length
     double window_gain;          // learner only: sum of the gains of its steps; random: 0
     BoardSpec board;             // learner only: theta_cnt, module_cnt, rank, alpha
@@ -54,7 +55,7 @@ Err stage_plan_read(StagePlan *plan, const char *text, size_t len);
 void stage_plan_fini(StagePlan *plan);
 
 // Adds up the plans of all stages: the table, laid out; the learner's board spec with the config's rollouts and
-// lag; and the numerics of all, for the ledger. Two stages may state the same section: sizes must agree
+// lag; and the numerics and weights of all, for the ledger. Two stages may state the same section: sizes must agree
 // (ERR_SHAPE).
 Err stage_plan_combine(const StagePlan plan[STAGE_CNT], const Config *cfg, SectionTable *table,
                        BoardSpec *board, char numerics[512]);

@@ -199,6 +199,7 @@ static Err open(Denoiser *d, StageKind stage, bool with_vjp, bool dry, FILE *tab
     TRY(setup_plan(&d->step_plan, d->step_graph, d->be, cfg, dry, "denoising step", table));
     uint64_t packed = plan_memory(d->step_plan)->packed_bytes;
     setup_note_plan(plan, d->step_plan);
+    setup_note_weights(plan, d->step_graph);
     if (with_vjp) {
         TRY(build_back(d));
         TRY(setup_plan(&d->back_plan, d->back_graph, d->be, cfg, dry, "vjp of a denoising step",

@@ -3,6 +3,7 @@
 #include "common/stages/setup.h"
 
 #include <sched.h>
+#include <xxhash.h>
 
 int setup_cores(void) {
     cpu_set_t set;
@@ -43,6 +44,11 @@ void setup_note_plan(StagePlan *sp, const Plan *plan) {
     sp->memory[STAGE_MEMORY_WORKSPACE] += m->arena_bytes - activations - gradients;
     sp->memory[STAGE_MEMORY_BUFFERS] += m->io_bytes;
     sp->mapped_bytes = m->weight_bytes > sp->mapped_bytes ? m->weight_bytes : sp->mapped_bytes;
+}
+
+void setup_note_weights(StagePlan *sp, const Graph *g) {
+    uint64_t both[2] = {sp->weights_hash, g->weights_hash};
+    sp->weights_hash = XXH3_64bits(both, sizeof both);
 }
 
 void setup_note_backend(StagePlan *sp, Backend *be, uint64_t packed_bytes) {

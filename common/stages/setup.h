@@ -22,6 +22,8 @@ Err setup_plan(Plan **out, Graph *g, Backend *be, const Config *cfg, bool dry, c
 
 // Adds a compiled plan to what the stage needs: its arena, inputs and outputs, and weights read as stored.
 void setup_note_plan(StagePlan *sp, const Plan *plan);
+// Adds the weights of a model's graph to what the numbers of a run belong to. Once per model, however many plans.
+void setup_note_weights(StagePlan *sp, const Graph *g);
 // After the last plan: adds the packed weights of the device, once, and its fingerprint: what decides the bits.
 void setup_note_backend(StagePlan *sp, Backend *be, uint64_t packed_bytes);
 

@@ -82,8 +82,10 @@ static Err compare(const LedgerHead *head) {
     int found;
     TRY(ledger_read(FOLDER, &other, NULL, &found));
     if (strcmp(head->numerics, other.numerics))
-        FAIL(ERR_USAGE, "the numerics differ: the run was made with \"%s\", this is \"%s\"",
-             head->numerics, other.numerics);
+        FAIL(
+            ERR_USAGE,
+            "the numerics or the models' weights differ: the run was made with \"%s\", this is \"%s\"",
+            head->numerics, other.numerics);
     TRY(compare_files("metrics.jsonl", FOLDER "/metrics.jsonl", head->metrics_bytes));
     snprintf(mine, sizeof mine, "state-%d", (int)(head->version % 2));
     snprintf(again, sizeof again, FOLDER "/%s", mine);

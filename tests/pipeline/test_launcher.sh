@@ -104,6 +104,26 @@ wait $launcher
 [ $? = 2 ] && grep -q "optim.lr" "$TMPDIR/second.log" || fail "a changed setting: $(cat "$TMPDIR/second.log")"
 resume changed optim.lr=0.5 optim.updates=6 --accept-change
 [ "$(wc -l <"$TMPDIR/changed/metrics.jsonl")" = 6 ] || fail "an accepted change did not go on"
+
+# Nor do models: one bit of one weight, of the denoiser and of a reward. The run knows them by their bytes, not their place.
+cp -r tests/data/tiny-svd "$TMPDIR/svd"
+cp -r tests/data/tiny-videomae "$TMPDIR/videomae"
+start models $shape model="$TMPDIR/svd" reward.0.path="$TMPDIR/videomae"
+wait $launcher
+for weights in svd/unet/diffusion_pytorch_model videomae/model; do
+    file=$TMPDIR/$weights.safetensors
+    cp "$file" "$TMPDIR/kept"
+    at=$(($(stat -c %s "$file") - 4)) # the last weight's lowest byte
+    printf "\\$(printf %o $(($(od -An -tu1 -j $at -N 1 "$file") ^ 1)))" | dd of="$file" bs=1 seek=$at conv=notrunc status=none
+    cmp -s "$file" "$TMPDIR/kept" && fail "$weights: the test did not change it"
+    "$VADER" resume "$TMPDIR/models" optim.updates=6 >"$TMPDIR/second.log" 2>&1
+    [ $? = 2 ] && grep -q "models' weights differ" "$TMPDIR/second.log" || fail "$weights changed: $(cat "$TMPDIR/second.log")"
+    "$VADER" verify "$TMPDIR/models" >"$TMPDIR/second.log" 2>&1
+    [ $? = 2 ] && grep -q "models' weights differ" "$TMPDIR/second.log" || fail "verify, $weights: $(cat "$TMPDIR/second.log")"
+    cp "$TMPDIR/kept" "$file"
+done
+resume models optim.updates=6
+[ "$(wc -l <"$TMPDIR/models/metrics.jsonl")" = 6 ] || fail "the models as they were: the run did not go on"
 "$VADER" resume "$TMPDIR/no_such_run" >"$TMPDIR/second.log" 2>&1
 [ $? = 2 ] || fail "resume of nothing"
 finish
