@@ -5,8 +5,9 @@
 
 Every choice of window.at runs with seed 0 at every rate; the rate whose last third of updates has the highest mean reward is
 the choice's own, and runs with the other seeds. Writes WORK/window.json and WORK/window.svg (reward against update, a line
-for the mean over the seeds, a band from the lowest seed to the highest) and prints a table. Runs that are in WORK are
-not made again. No numbers but those of metrics.jsonl are used; how busy the machine is changes nothing.
+for the mean over the seeds, a band from the lowest seed to the highest) and prints a table. Runs that are in WORK, of
+the same settings and the same models, are not made again. No numbers but those of metrics.jsonl are used; how busy the
+machine is changes nothing.
 """
 import argparse
 import json
@@ -25,15 +26,16 @@ SMOOTH = 5
 
 def rewards(options, name, words, seed, rate):
     run = Path(options.work, f"{name.replace(',', '').replace(' ', '-')}.{rate:g}.{seed}")
-    metrics = run / "metrics.jsonl"
-    lines = metrics.read_text().splitlines() if metrics.exists() else []
-    if len(lines) < options.updates:
-        subprocess.run(["rm", "-rf", str(run)], check=True)
-        subprocess.run([options.vader, "train", options.conf, f"run={run}", f"seed={seed}", f"optim.lr={rate:g}",
-                        "optim.half_life=0", f"optim.updates={options.updates}", "preview.every=0", "ckpt.every=0", *words],
-                       check=True, stdout=subprocess.DEVNULL)
-        lines = metrics.read_text().splitlines()
-    return [json.loads(line)["reward"] for line in lines[:options.updates]]
+    words = [f"seed={seed}", f"optim.lr={rate:g}", "optim.half_life=0", f"optim.updates={options.updates}", "preview.every=0",
+             "ckpt.every=0", *words]
+    asked, settings = Path(f"{run}.asked"), Path(options.conf).read_text() + "\n".join(words)
+    made = asked.exists() and asked.read_text() == settings
+    # resume goes on with a run that was stopped, and refuses one whose models have changed
+    if not made or subprocess.run([options.vader, "resume", run], stdout=subprocess.DEVNULL).returncode:
+        subprocess.run(["rm", "-rf", run], check=True)
+        asked.write_text(settings)
+        subprocess.run([options.vader, "train", options.conf, f"run={run}", *words], check=True, stdout=subprocess.DEVNULL)
+    return [json.loads(line)["reward"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def end(curve):
@@ -54,7 +56,7 @@ def measure(options):
         curves = [tried[best]] + [rewards(options, name, words, seed, best) for seed in range(1, options.seeds)]
         found[name] = {"rate": best, "tried": {f"{r:g}": end(c) for r, c in tried.items()}, "curves": curves,
                        "end": [end(c) for c in curves]}
-        print(f"{name:13} rate {best:g}   reward of the last third {sum(found[name]['end']) / options.seeds:.2f}"
+        print(f"{name:14} rate {best:g}   reward of the last third {sum(found[name]['end']) / options.seeds:.2f}"
               f" [{min(found[name]['end']):.2f}, {max(found[name]['end']):.2f}]   seed 0 at other rates: "
               + ", ".join(f"{r} {v:.2f}" for r, v in found[name]["tried"].items()), flush=True)
     return found
