@@ -33,7 +33,9 @@ static const char *term_text(ReportPage *p, const ConfigReward *r, bool *minus) 
                                        [CONFIG_REWARD_FIRST_FRAME] =
                                            "the first frame’s squared error"};
     Arena *a = &p->arena;
-    const char *text = name[r->model];
+    bool frames = r->model == CONFIG_REWARD_FIRST_FRAME && p->d->config->segments > 1 &&
+                  p->d->config->seam == CONFIG_SEAM_KEEP;
+    const char *text = frames ? "the first frames’ squared error" : name[r->model];
     bool loss = r->model == CONFIG_REWARD_VJEPA || r->model == CONFIG_REWARD_FIRST_FRAME ||
                 r->form == CONFIG_FORM_ABS_TARGET;
     double weight = fabs(r->weight);

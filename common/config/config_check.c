@@ -30,23 +30,33 @@ static Err check_window(const Config *c) {
 }
 
 static Err check_rewards(const Config *c) {
-    long long n;
+    static const char *const form[] = {[CONFIG_FORM_LOG_PROB] = "log_prob",
+                                       [CONFIG_FORM_PROB] = "prob",
+                                       [CONFIG_FORM_SCORE] = "score",
+                                       [CONFIG_FORM_ABS_TARGET] = "abs_target"};
+    long long n = 0;
     char rest;
-    bool one = !strcmp(c->grad_frames, "random 1");
+    bool one = !strcmp(c->grad_frames, "random 1"), alt = !strcmp(c->grad_frames, "alt");
     bool known =
-        one || !strcmp(c->grad_frames, "all") || !strcmp(c->grad_frames, "alt") ||
+        one || alt || !strcmp(c->grad_frames, "all") ||
         (sscanf(c->grad_frames, "window %lld%c", &n, &rest) == 1 && n >= 1 && n <= c->frames);
     WANT(
         known,
         "%s: decode.grad_frames is \"%s\", want all, window n (n <= video.frames), random 1 or alt",
         c->file, c->grad_frames);
+    bool with_first = alt || !strcmp(c->grad_frames, "all") || n == c->frames || c->frames == 1;
+    WANT(c->seam == CONFIG_SEAM_KEEP || c->segments == 1 ||
+             (with_first && c->frames >= (alt ? 3 : 2)),
+         "%s: decode.grad_frames is \"%s\" of %lld frames; video.seam: drop_first leaves out the "
+         "first one of a segment and scores the others: want all, or alt of at least 3",
+         c->file, c->grad_frames, (long long)c->frames);
     for (int i = 0; i < c->reward_cnt; i++) {
         const ConfigReward *r = &c->reward[i];
         bool picture = r->model == CONFIG_REWARD_FIRST_FRAME;
         WANT(*r->path || picture, "%s: reward.%d.path is missing", c->file, i);
         WANT(!*r->path || !picture, "%s: reward.%d.path is \"%s\", but first_frame reads no model",
              c->file, i, r->path);
-        WANT(!picture || !strcmp(c->grad_frames, "all") || !strcmp(c->grad_frames, "alt"),
+        WANT(!picture || with_first,
              "%s: decode.grad_frames is \"%s\", which may leave out the frame that reward.%d, "
              "first_frame, is about: want all or alt",
              c->file, c->grad_frames, i);
@@ -58,10 +68,12 @@ static Err check_rewards(const Config *c) {
         WANT(r->model != CONFIG_REWARD_AESTHETIC || *r->head, "%s: reward.%d.head is missing",
              c->file, i);
         bool prob = r->form == CONFIG_FORM_LOG_PROB || r->form == CONFIG_FORM_PROB;
-        WANT(
-            prob == (r->model == CONFIG_REWARD_VIDEOMAE),
-            "%s: reward.%d.form: log_prob and prob are for videomae, score and abs_target for the others",
-            c->file, i);
+        bool aims = r->form == CONFIG_FORM_ABS_TARGET;
+        WANT(prob == (r->model == CONFIG_REWARD_VIDEOMAE) &&
+                 (!aims || r->model == CONFIG_REWARD_AESTHETIC),
+             "%s: reward.%d.form is %s for %s; want log_prob or prob for videomae, score or "
+             "abs_target for aesthetic, score for vjepa and first_frame",
+             c->file, i, form[r->form], config_reward_name(r));
     }
     return ERR_OK;
 }

@@ -1,8 +1,8 @@
 // reward: R from the frames of a video, and dR/dframes: what the rewarder computes.
 //
-// R is a weighted sum of terms, each one model's opinion. Frames come as the VAE decodes them, about
-// [-1, 1]; the clamp to [0, 1], the resize and the normalisation of each model belong to its term, so that
-// dR/dframes is what the decoder's vjp wants.
+// R is a weighted sum of terms, each one model's opinion or a measure that needs no model. Frames come as the VAE
+// decodes them, about [-1, 1]; the clamp to [0, 1], the resize and the normalisation of each model belong to its
+// term, so that dR/dframes is what the decoder's vjp wants.
 //
 //     Rewards *r;
 //     TRY(reward_open(&r, spec, spec_cnt, &video));

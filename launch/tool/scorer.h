@@ -38,8 +38,8 @@ typedef struct ScorerScore {
     bool judge_agrees;                     // its most probable class is the target
 } ScorerScore;
 
-// frames (S F, H, W, 3) raw; pictures (S, H, W, 3) in [0, 1], what each segment began with. What does not apply stays 0.
-// features (scorer_feature_dim) may be NULL when that is 0.
+// frames (S F, H, W, 3) raw; pictures (S, H, W, 3) in [0, 1], what each segment began with (NULL is fine when no reward
+// wants them). What does not apply stays 0. features (scorer_feature_dim) may be NULL when that is 0.
 Err scorer_score(Scorer *s, const float *frames, const float *pictures, ScorerScore *out,
                  float *features);
 

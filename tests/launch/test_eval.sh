@@ -109,6 +109,14 @@ for m in motion vjepa_loss consistency shift_x; do
         fail "$m of a long video depends on what is scored"
 done
 [ "$(metric keep reward)" != "$(metric drop_first reward)" ] || fail "the reward does not depend on video.seam"
+# Where later first frames are not scored, the first one is all that first_frame is about
+for shape in "1 keep" "2 drop_first" "2 keep"; do
+    status 0 "first_frame.2" eval "$run" video.segments=${shape% *} video.seam=${shape#* } eval.seeds=1 eval.real=[] \
+        reward.2.model=first_frame reward.2.form=score
+    cp "$run/eval.json" "$TMPDIR/${shape/ /}.json"
+done
+[ "$(metric 1keep first_frame.2)" = "$(metric 2drop_first first_frame.2)" ] || fail "the first frame's error is of other frames, too"
+[ "$(metric 1keep first_frame.2)" != "$(metric 2keep first_frame.2)" ] || fail "the second segment's first frame is not scored"
 
 # The report takes it, whosever adapter it is
 for lora in "" "--lora $TMPDIR/lora.safetensors"; do

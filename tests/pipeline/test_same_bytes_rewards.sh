@@ -8,6 +8,7 @@ world aesthetic reward.0.model=aesthetic reward.0.path=tests/data/tiny-aesthetic
     reward.0.head=tests/data/tiny-aesthetic/head reward.0.form=score
 world sum reward.1.model=vjepa reward.1.path=tests/data/tiny-vjepa reward.1.form=score reward.1.weight=0.5 vjepa.masks=fixed
 world picture video.segments=2 reward.1.model=first_frame reward.1.form=score reward.1.weight=20
+world pictures video.segments=3 video.seam=drop_first decode.grad_frames=alt reward.1.model=first_frame reward.1.form=score
 world frames decode.grad_frames="window 2" video.segments=2
 world alternate decode.grad_frames=alt
 world chunks decode.chunk=2

@@ -224,6 +224,40 @@ TEST(what_keys_mean_together) {
     CHECK_ERR(load("model: m\ndata.images: [a]\ndecode.grad_frames: window 2\n"
                    "reward: [{model: first_frame, form: score}]\n"),
               ERR_USAGE, "may leave out the frame");
+    CHECK_OK(load("model: m\ndata.images: [a]\nvideo.frames: 4\ndecode.grad_frames: window 4\n"
+                  "reward: [{model: first_frame, form: score}]\n"));
+    static const char *const unfit[] = {"model: first_frame",
+                                        "model: vjepa, path: p, form: abs_target",
+                                        "model: aesthetic, path: p, head: h, form: prob"};
+    for (int i = 0; i < 3; i++) {
+        char text[256];
+        snprintf(text, sizeof text, "model: m\ndata.images: [a]\nreward: [{%s}]\n", unfit[i]);
+        CHECK_ERR(load(text), ERR_USAGE, "want log_prob or prob for videomae, score or abs_target");
+    }
+}
+
+// drop_first takes away the first frame of a segment, so that one must be there, and not be all.
+TEST(seams_and_scored_frames) {
+    static const struct {
+        const char *scored;
+        int frames;
+        bool fine;
+    } one[] = {{"all", 2, true},      {"all", 4, true},      {"alt", 3, true},
+               {"alt", 2, false},     {"window 4", 4, true}, {"window 2", 4, false},
+               {"random 1", 4, false}};
+    for (size_t i = 0; i < sizeof one / sizeof *one; i++)
+        for (int segments = 1; segments < 3; segments++) {
+            char text[256];
+            snprintf(text, sizeof text,
+                     "model: m\ndata.images: [a]\nvideo.seam: drop_first\nvideo.segments: %d\n"
+                     "video.frames: %d\ndecode.grad_frames: %s\n"
+                     "reward: [{model: aesthetic, path: p, head: h, form: score}]\n",
+                     segments, one[i].frames, one[i].scored);
+            if (one[i].fine || segments == 1)
+                CHECK_OK(load(text));
+            else
+                CHECK_ERR(load(text), ERR_USAGE, "want all, or alt of at least 3");
+        }
 }
 
 // Metrics and evaluations are named as the file names the models.
