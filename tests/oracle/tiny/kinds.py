@@ -147,7 +147,8 @@ def translate(unet, before, after):
 
 @torch.no_grad()
 def lift(model, unet):
-    """Adds LEVEL to the entries of the code and takes it away again where the UNet reads them, so that no video changes.
+    """Adds LEVEL to the entries of the code and takes it away again where the UNet reads them, so that no video
+    without guidance changes (guidance's embedding of zero has no constant to take away).
     The entries sum to 0 over the kinds: a linear map without bias, such as a LoRA of the cross attention's value, cannot
     give all kinds the same. Of entries that do not, it can."""
     last, fit = model.vision_model.post_layernorm, model.visual_projection.weight
