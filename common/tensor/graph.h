@@ -154,7 +154,7 @@ typedef struct Graph {
     const char *scope;        // prefix of new names
     bool building_gradient;
     uint64_t weights_hash; // of the weights that params handed out for it, in that order
-    Err err; // first failure, sticky
+    Err err;               // first failure, sticky
     char *err_msg;
 } Graph;
 
