@@ -176,8 +176,8 @@ static Err check_shared(const GroupPlan *g) {
 }
 
 Err group_plan_check_fit(const GroupPlan *g, const Config *cfg) {
-    TRY(check_shared(g));
-    if (!g->available_bytes || g->total_bytes <= g->available_bytes) return ERR_OK;
+    // Shared memory is part of the total: where that is missing, a larger /dev/shm would not help.
+    if (!g->available_bytes || g->total_bytes <= g->available_bytes) return check_shared(g);
     double each[STAGE_CNT];
     for (int s = 0; s < STAGE_CNT; s++) each[s] = mib(stage_plan_memory_bytes(&g->stage[s]));
     FAIL(

@@ -78,9 +78,10 @@ same twice ref
 # Stages see no Ctrl-C of the terminal, only the launcher does.
 start terminal $shape --fault delay:2:150000 # long enough for what follows
 until_true 60 has_updates terminal 1
+group_of() { sed 's/.*) //' "/proc/$1/stat" | cut -d ' ' -f 3; } # "PID (NAME) STATE PARENT GROUP ..."
+[ "$(group_of $$)" -gt 0 ] || fail "no process group in /proc"
 for p in $(processes sampler) $(processes decoder); do
-    [ "$(ps -o pgid= -p "$p" | tr -d ' ')" = "$(ps -o pgid= -p $launcher | tr -d ' ')" ] &&
-        fail "a stage shares the launcher's process group"
+    [ "$(group_of "$p")" = "$(group_of $launcher)" ] && fail "a stage shares the launcher's process group"
 done
 # While it runs: a second one is refused, and does it no harm.
 "$VADER" train "$CONF" run="$TMPDIR/terminal" $shape >"$TMPDIR/second.log" 2>&1
