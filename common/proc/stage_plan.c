@@ -106,7 +106,11 @@ static Err read_object(StagePlan *p, Json *j) {
     TRY(json_want_str(j, "numerics", &numerics));
     snprintf(p->numerics, sizeof p->numerics, "%s", numerics);
     TRY(json_want_str(j, "weights_hash", &weights));
-    p->weights_hash = strtoull(weights, NULL, 16);
+    char *end;
+    p->weights_hash = strtoull(weights, &end, 16);
+    if (end != weights + 16 || *end)
+        FAIL(ERR_FORMAT, "%s: weights_hash is \"%s\", want 16 hexadecimal digits", json_label(j),
+             weights);
     int rank = 0;
     Json *modules;
     int64_t window[2];

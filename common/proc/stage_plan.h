@@ -50,7 +50,7 @@ const char *stage_plan_memory_name(StageMemory kind); // "packed"
 uint64_t stage_plan_memory_bytes(const StagePlan *plan);
 
 void stage_plan_write(const StagePlan *plan, FILE *out);
-// ERR_PEER if the text is not such an object.
+// ERR_FORMAT if the text is not such an object; *plan is then empty. After success it goes to stage_plan_fini.
 Err stage_plan_read(StagePlan *plan, const char *text, size_t len);
 void stage_plan_fini(StagePlan *plan);
 
